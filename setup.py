@@ -1,0 +1,26 @@
+"""Hand the facts of settings.ini to setuptools; pyproject.toml holds the rest."""
+from configparser import ConfigParser
+from setuptools import find_packages, setup
+
+ini = ConfigParser(delimiters=['='])
+ini.read('settings.ini', encoding='utf-8')
+facts = ini['freqnb']
+
+COMMANDS = dict(reproduce='cli', report='cli', lab='cli', save='cli', train='cli', data='cli', docs='site', bench='bench')
+
+setup(
+    author=facts['author'],
+    license=facts['license'],
+    keywords=facts['keywords'],
+    classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
+                 'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
+    packages=find_packages(include=['freqnb', 'freqnb.*']),
+    package_data={'freqnb': ['assets/*']},
+    install_requires=facts['requirements'].split(),
+    extras_require={'dev': facts['dev_requirements'].split()},
+    entry_points={
+        'nbdev': ['freqnb=freqnb._modidx:d'],
+        'console_scripts': ['freqnb=freqnb.cli:main'],
+        'freqnb.commands': [f'{name}=freqnb.{module}:{name}' for name, module in COMMANDS.items()],
+    },
+)
