@@ -15,8 +15,8 @@ import io
 import json
 import math
 import os
+import secrets
 import stat
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/api/00_data.ipynb #beacd592
@@ -142,7 +142,9 @@ class Images:
         note = f', read from {self.lossy.upper()} files' if self.lossy else ''
         return f'{self.name}: {len(self):,} images of {size}, {len(self.classes)} classes{note}'
 
-    def take(self, n:int)->'Images':
+    def take(self,
+        n:int, # How many
+    )->'Images': # A smaller set
         "The first `n` images"
         if not 0 <= n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
         return self[:n]
@@ -151,8 +153,13 @@ class Images:
         "All pixels as float32 in [0, 1]"
         return _as_float(self.x)
 
-    def batches(self, batch_size:int, generator:Generator|None=None, pad:int=0, flip:bool=False,
-                drop_last:bool=False)->Iterator[tuple[Tensor,Tensor]]:
+    def batches(self,
+        batch_size:int, # Images a batch
+        generator:Generator|None=None, # Shuffle and augment by this; without it the order is kept
+        pad:int=0, # Crop at random after padding by so many pixels of zeros
+        flip:bool=False, # Mirror half of the images?
+        drop_last:bool=False, # Leave out a last batch that is not full?
+    )->Iterator[tuple[Tensor,Tensor]]: # Pairs of float images and labels
         "Pairs of images in [0, 1] and labels; see `batches`"
         return batches(self.x, self.y, batch_size, generator, pad, flip, drop_last)
 
@@ -190,7 +197,7 @@ def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
 # %% ../nbs/api/00_data.ipynb #78baca47
 def _split(images:Images, test:Images, valid:float, seed:int)->Splits:
     "Hold the fraction `valid` of `images` out"
-    if not 0 <= valid < 1: raise ValueError(f'valid is {valid}; expected a fraction of the training images, 0 <= valid < 1')
+    if not 0 <= valid < 1: raise ValueError(f'valid is {valid}; expected a fraction, 0 <= valid < 1')
     held = _held_out(images.y, valid, seed)
     return Splits(images[~held] if valid else images, images[held], test)
 
@@ -203,7 +210,8 @@ class Planted(Images):
 
     def __getitem__(self, index:slice|Tensor)->'Planted':
         part = lambda labels: None if labels is None else labels[index]
-        return replace(self, x=_pick(self.x, index), y=self.y[index], shapes=part(self.shapes), textures=part(self.textures))
+        shapes, textures = part(self.shapes), part(self.textures)
+        return replace(self, x=_pick(self.x, index), y=self.y[index], shapes=shapes, textures=textures)
 
 # %% ../nbs/api/00_data.ipynb #640e48a4
 def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
@@ -215,39 +223,48 @@ def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
     keep = ((down > 0) | (across > 0)) & (radius >= band[0]) & (radius <= band[1])
     return waves[keep & (2*down < h) & (2*across.abs() < w)]
 
-# %% ../nbs/api/00_data.ipynb #79e8d8b6
-def _sum_of_waves(waves:Tensor, phases:Tensor, h:int, w:int)->Tensor:
-    "Sums `(..., H, W)` of the given waves `(M, 2)` at `phases` `(..., M)`, each of rms 1"
+# %% ../nbs/api/00_data.ipynb #93fa0262
+def _basis(waves:Tensor, h:int, w:int)->Tensor:
+    "Cosines and sines `(2M, H, W)` of the given waves `(M, 2)`, scaled so that a sum of all has rms 1"
     angle = waves[:, 0, None, None]*torch.arange(h)[:, None]/h + waves[:, 1, None, None]*torch.arange(w)/w
-    angle = 2*math.pi*angle.flatten(1)
-    basis = torch.cat([angle.cos(), -angle.sin()])*math.sqrt(2/len(waves))
-    return (torch.cat([phases.cos(), phases.sin()], -1) @ basis).unflatten(-1, (h, w))
+    return torch.cat([(2*math.pi*angle).cos(), -(2*math.pi*angle).sin()])*math.sqrt(2/len(waves))
 
-# %% ../nbs/api/00_data.ipynb #e951e656
-def _shapes(band:tuple[float,float], classes:int, n:int, h:int, w:int, generator:Generator)->Tensor:
-    "The shape of every class `(K, n, H, W)`, moved by the same few pixels for each of the `n` images"
+# %% ../nbs/api/00_data.ipynb #8df093d2
+def _sum_of_waves(basis:Tensor, phases:Tensor)->Tensor:
+    "Sums `(..., H, W)` of the waves of a basis at `phases` `(..., M)`"
+    return (torch.cat([phases.cos(), phases.sin()], -1) @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
+
+# %% ../nbs/api/00_data.ipynb #459d0c21
+def _shapes(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
+    "A function that draws the shape of every class `(K, n, H, W)`, moved by the same few pixels for each of `n` images"
     waves, reach = _ring_waves(band, h, w), min(h, w)//16
     template = torch.stack([torch.rand(len(waves), generator=torch.Generator().manual_seed(k)) for k in range(classes)])
-    moves = torch.randint(-reach, reach + 1, (n, 2), generator=generator)/torch.tensor([h, w])
-    return _sum_of_waves(waves, 2*math.pi*(template[:, None] - moves @ waves.T.float()), h, w)
+    basis = _basis(waves, h, w)
+    def draw(n, generator):
+        moves = torch.randint(-reach, reach + 1, (n, 2), generator=generator)/torch.tensor([h, w])
+        return _sum_of_waves(basis, 2*math.pi*(template[:, None] - moves @ waves.T.float()))
+    return draw
 
-# %% ../nbs/api/00_data.ipynb #b44e3380
+# %% ../nbs/api/00_data.ipynb #4acc6880
 def _sector(waves:Tensor, label:int, classes:int)->Tensor:
     "The waves whose direction is within a quarter of a sector of the direction of `label`"
     direction = torch.atan2(waves[:, 0].double(), waves[:, 1].double())*classes/math.pi
     off = (direction - label + classes/2).remainder(classes) - classes/2
     return waves[off.abs() <= .25 + 1e-9]
 
-# %% ../nbs/api/00_data.ipynb #0ae41f85
-def _textures(band:tuple[float,float], classes:int, n:int, h:int, w:int, generator:Generator)->Tensor:
-    "A texture of every class `(K, n, H, W)` for each of the `n` images"
+# %% ../nbs/api/00_data.ipynb #97089dd0
+def _textures(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
+    "A function that draws a texture of every class `(K, n, H, W)` for each of `n` images"
     sectors = [_sector(_ring_waves(band, h, w), k, classes) for k in range(classes)]
     if min(map(len, sectors)) == 0:
         raise ValueError(f'high is {band}; expected a ring wide enough to hold waves in {classes} directions')
-    phases = [2*math.pi*torch.rand(n, len(waves), generator=generator) for waves in sectors]
-    return torch.stack([_sum_of_waves(waves, p, h, w) for waves, p in zip(sectors, phases)])
+    bases = [_basis(waves, h, w) for waves in sectors]
+    def draw(n, generator):
+        phases = [2*math.pi*torch.rand(n, len(waves), generator=generator) for waves in sectors]
+        return torch.stack([_sum_of_waves(basis, phase) for basis, phase in zip(bases, phases)])
+    return draw
 
-# %% ../nbs/api/00_data.ipynb #45653f6c
+# %% ../nbs/api/00_data.ipynb #a601984d
 def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     "Random images `(n, C, H, W)` of mean 0 and rms 1 whose amplitudes fall as one over the frequency"
     down, across = torch.fft.fftfreq(h, 1/h)[:, None], torch.fft.rfftfreq(w, 1/w)
@@ -256,16 +273,16 @@ def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum/radius, 0), s=(h, w))
     return drawn/drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
 
-# %% ../nbs/api/00_data.ipynb #6cc717a6
-def _plant(shapes:Tensor, textures:Tensor, low:Tensor, high:Tensor, background:Tensor)->Tensor:
-    "Background plus each image's own shape and texture, scaled by one class-blind factor an image, as uint8"
-    ground = background[None] + low[:, :, None]
-    room = ground.abs().amax((0, 2, 3, 4)) + high.abs().amax((0, 2, 3))
-    images = torch.arange(len(background))
-    planted = ground[shapes, images] + high[textures, images][:, None]
-    return (255*(.5 + .5*planted/room[:, None, None, None])).round().to(torch.uint8)
+# %% ../nbs/api/00_data.ipynb #194800b2
+def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, texture:Tensor)->Tensor:
+    "Background plus the `shape` and the `texture` of each image, scaled by one class-blind factor an image, as uint8"
+    with_shape, images = background + shapes[:, :, None], torch.arange(len(background))
+    peak = lambda x: torch.linalg.vector_norm(x.flatten(2), math.inf, dim=2).amax(0)
+    scale = .5/(peak(with_shape) + peak(textures))
+    planted = with_shape[shape, images] + textures[texture, images][:, None]
+    return planted.mul_(255*scale[:, None, None, None]).add_(127.5).round_().to(torch.uint8)
 
-# %% ../nbs/api/00_data.ipynb #ef4a1be1
+# %% ../nbs/api/00_data.ipynb #640d925b
 def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w:int)->bool:
     "Is the signal there? Raise an error when its ring does not fit the image"
     if band is None or strength == 0: return False
@@ -276,13 +293,13 @@ def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w
     if not len(_ring_waves(band, h, w)): raise ValueError(f'{name} is {band}; expected a ring that holds whole waves')
     return True
 
-# %% ../nbs/api/00_data.ipynb #331e76d8
+# %% ../nbs/api/00_data.ipynb #723c4cec
 def _planted_labels(n:int, classes:int, conflict:bool, generator:Generator)->tuple[Tensor,Tensor]:
     "Balanced labels of the shapes and of the textures: equal, or different for every image"
     shapes = (torch.arange(n) % classes)[torch.randperm(n, generator=generator)]
     return shapes, (shapes + conflict*torch.randint(1, classes, (n,), generator=generator)) % classes
 
-# %% ../nbs/api/00_data.ipynb #f99e50d1
+# %% ../nbs/api/00_data.ipynb #b461eaec
 def planted(
     n:int, # Number of images
     size:int|tuple[int,int]=32, # Side, or height and width, in pixels
@@ -301,42 +318,46 @@ def planted(
     if classes < 2: raise ValueError(f'classes is {classes}; expected 2 or more')
     has_low, has_high = _check_ring('low', low, low_strength, h, w), _check_ring('high', high, high_strength, h, w)
     if conflict and not (has_low and has_high):
-        raise ValueError(f'conflict needs a shape and a texture; low is {low} at {low_strength}, high is {high} at {high_strength}')
+        raise ValueError('conflict needs a shape and a texture; '
+                         f'low is {low} at {low_strength}, high is {high} at {high_strength}')
     generator = torch.Generator().manual_seed(seed)
-    shapes, textures = _planted_labels(n, classes, conflict, generator)
-    x, nothing = torch.empty(n, channels, h, w, dtype=torch.uint8), torch.zeros(classes, 1, 1, 1)
-    for span in _spans(n, max(1, 2**22//(classes*channels*h*w)), drop_last=False):
+    shape, texture = _planted_labels(n, classes, conflict, generator)
+    nothing = lambda n, generator: torch.zeros(1, 1, 1, 1).expand(classes, n, h, w)
+    shapes = _shapes(low, classes, h, w) if has_low else nothing
+    textures = _textures(high, classes, h, w) if has_high else nothing
+    x = torch.empty(n, channels, h, w, dtype=torch.uint8)
+    for span in _spans(n, max(1, 2**21//(classes*channels*h*w)), drop_last=False):
         count = span.stop - span.start
-        shape = low_strength*_shapes(low, classes, count, h, w, generator) if has_low else nothing.expand(-1, count, h, w)
-        texture = high_strength*_textures(high, classes, count, h, w, generator) if has_high else nothing.expand(-1, count, h, w)
-        x[span] = _plant(shapes[span], textures[span], shape, texture, _background(count, channels, h, w, generator))
-    return Planted(x, shapes if has_low or not has_high else textures, tuple(f'class {k}' for k in range(classes)), 'planted',
-                   shapes=shapes if has_low else None, textures=textures if has_high else None)
+        drawn = low_strength*shapes(count, generator), high_strength*textures(count, generator)
+        x[span] = _plant(_background(count, channels, h, w, generator), *drawn, shape[span], texture[span])
+    y, names = shape if has_low or not has_high else texture, tuple(f'class {k}' for k in range(classes))
+    return Planted(x, y, names, 'planted', shapes=shape if has_low else None,
+                   textures=texture if has_high else None)
 
-# %% ../nbs/api/00_data.ipynb #5f4f2204
+# %% ../nbs/api/00_data.ipynb #a2d5b80d
 def home()->Path: # The folder, which need not exist yet
     "The folder for downloads, caches and runs: `FREQNB_HOME`, or `~/.cache/freqnb`"
     return Path(os.environ.get('FREQNB_HOME') or '~/.cache/freqnb').expanduser()
 
-# %% ../nbs/api/00_data.ipynb #be8acf90
+# %% ../nbs/api/00_data.ipynb #59aff6cb
 def replace_file(
     path:Path, # Where the file shall stand
     write:Callable[[io.BufferedWriter],None], # Writes the content to an open binary file
 )->None:
     "Write a file beside `path` and move it into place, so that no reader ever sees half of it"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-')
+    beside = path.with_name(f'.{path.name}-{secrets.token_hex(4)}')
     try:
-        with os.fdopen(handle, 'wb') as file: write(file)
+        with open(beside, 'xb') as file: write(file)
         os.replace(beside, path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
-# %% ../nbs/api/00_data.ipynb #ca6a362a
+# %% ../nbs/api/00_data.ipynb #51cd60fc
 ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
 
-# %% ../nbs/api/00_data.ipynb #4515aced
+# %% ../nbs/api/00_data.ipynb #8b28370d
 def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     "The four arrays of `file`"
     try:
@@ -347,7 +368,7 @@ def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     except KeyError as error: raise ValueError(f'{file}: {error.args[0]}') from error
     except Exception as error: raise ValueError(f'{file}: not a readable .npz of plain arrays ({error})') from error
 
-# %% ../nbs/api/00_data.ipynb #95d79fd3
+# %% ../nbs/api/00_data.ipynb #7dcb7fcd
 def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     "uint8 pixels `(N, C, H, W)` from `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`"
     if array.dtype != np.uint8: raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8')
@@ -355,9 +376,10 @@ def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     if x.ndim == 3: return x[:, None]
     if x.ndim == 4 and x.shape[-1] in (1, 3): return x.permute(0, 3, 1, 2)
     if x.ndim == 4 and x.shape[1] in (1, 3): return x
-    raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3')
+    raise ValueError(f'{file}: {key} has shape {array.shape}; '
+                     'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3')
 
-# %% ../nbs/api/00_data.ipynb #1ba04f3b
+# %% ../nbs/api/00_data.ipynb #f89f56e4
 def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
     "int64 labels `(N,)` from integers `(N,)` or `(N, 1)`"
     if array.dtype.kind not in 'iu': raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
@@ -365,7 +387,7 @@ def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
         raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N,)')
     return torch.from_numpy(array.astype(np.int64)).flatten()
 
-# %% ../nbs/api/00_data.ipynb #710f0f4d
+# %% ../nbs/api/00_data.ipynb #c8e8e9e7
 def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     "The number of classes; an error when the labels have gaps or differ between the two parts"
     known, tested = train.unique().tolist(), test.unique().tolist()
@@ -376,7 +398,7 @@ def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     if known != tested: raise ValueError(f'{file}: train has the classes {known}, test has {tested}; expected the same')
     return len(known)
 
-# %% ../nbs/api/00_data.ipynb #e8224afd
+# %% ../nbs/api/00_data.ipynb #c1a5d56d
 def _load_npz(file:Path)->tuple[Images,Images]:
     "Training and test images of an `.npz`"
     arrays = _npz_arrays(file)
@@ -384,17 +406,18 @@ def _load_npz(file:Path)->tuple[Images,Images]:
     y = {part: _npz_labels(file, f'y_{part}', arrays[f'y_{part}']) for part in ('train', 'test')}
     for part in x:
         if len(x[part]) != len(y[part]):
-            raise ValueError(f'{file}: x_{part} has {len(x[part])} images, y_{part} has {len(y[part])} labels; expected as many')
+            raise ValueError(f'{file}: x_{part} has {len(x[part])} images, y_{part} has {len(y[part])} labels; '
+                             'expected as many')
     if x['train'].shape[1:] != x['test'].shape[1:]:
         raise ValueError(f'{file}: x_train has images of {tuple(x["train"].shape[1:])}, x_test of '
                          f'{tuple(x["test"].shape[1:])}; expected the same')
     classes = tuple(map(str, range(_same_labels(file, y['train'], y['test']))))
     return tuple(Images(x[part], y[part], classes, file.stem) for part in ('train', 'test'))
 
-# %% ../nbs/api/00_data.ipynb #601012fe
+# %% ../nbs/api/00_data.ipynb #be95a015
 LITTER = ('__MACOSX', 'Thumbs.db', 'desktop.ini')
 
-# %% ../nbs/api/00_data.ipynb #671b7c57
+# %% ../nbs/api/00_data.ipynb #390c3944
 class _Listing(NamedTuple):
     "The image files of a set: those to train on, then those to test on"
     files:tuple[str,...] # Paths inside the folder or zip
@@ -402,7 +425,7 @@ class _Listing(NamedTuple):
     train:int # How many of them are to train on
     classes:tuple[str,...] # Names of the labels
 
-# %% ../nbs/api/00_data.ipynb #25b5f365
+# %% ../nbs/api/00_data.ipynb #46e4b7b2
 def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
     "The folder inside `where` that holds train/ and test/: itself, or the one below"
     for depth in (0, 1):
@@ -410,14 +433,18 @@ def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
         found = holds('train') & holds('test')
         if len(found) == 1: return found.pop()
     there = sorted({path[0] for path in paths})
-    raise FileNotFoundError(f'{where}: holds {there[:5]}; expected folders train/ and test/, with a folder a class in each')
+    raise FileNotFoundError(f'{where}: holds {there[:5]}; '
+                            'expected folders train/ and test/, with a folder a class in each')
 
-# %% ../nbs/api/00_data.ipynb #fe46453a
-def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]], files:list[tuple[str,...]])->dict[str,list[str]]:
+# %% ../nbs/api/00_data.ipynb #70f3c784
+def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
+              files:list[tuple[str,...]])->dict[str,list[str]]:
     "The files of each class below the folder `top`, such as `train`"
     here = lambda path: path[:len(top)] == top
     stray = [path for path in files if here(path) and len(path) <= len(top) + 1]
-    if stray: raise ValueError(f'{where}: {"/".join(stray[0])} lies in no class; expected a folder a class in {"/".join(top)}/')
+    if stray:
+        raise ValueError(f'{where}: {"/".join(stray[0])} lies in no class; '
+                         f'expected a folder a class in {"/".join(top)}/')
     found = {path[len(top)]: [] for path in folders if here(path) and len(path) > len(top)}
     for path in sorted(files):
         if here(path): found.setdefault(path[len(top)], []).append('/'.join(path))
@@ -425,11 +452,11 @@ def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]], file
     if empty: raise ValueError(f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class')
     return dict(sorted(found.items()))
 
-# %% ../nbs/api/00_data.ipynb #69772a9a
+# %% ../nbs/api/00_data.ipynb #1227ec44
 def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     "Sort paths into parts and classes"
-    clean = lambda paths: [p for p in (PurePosixPath(path).parts for path in paths)
-                           if p and not any(name[0] == '.' or name in LITTER for name in p)]
+    clean = lambda paths: [p for p in (tuple(path.strip('/').split('/')) for path in paths)
+                           if not any(name[:1] in ('', '.') or name in LITTER for name in p)]
     folders, files = clean(folders), clean(files)
     top = _top(where, folders + files)
     train, test = (_by_class(where, (*top, part), folders, files) for part in ('train', 'test'))
@@ -441,10 +468,10 @@ def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     paths = [name for part in (train, test) for names in part.values() for name in names]
     return _Listing(tuple(paths), torch.tensor(labels), sum(map(len, train.values())), tuple(train))
 
-# %% ../nbs/api/00_data.ipynb #d72833c2
+# %% ../nbs/api/00_data.ipynb #29b9124d
 MODES = dict.fromkeys(('1', 'L', 'LA'), 'L') | dict.fromkeys(('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'), 'RGB')
 
-# %% ../nbs/api/00_data.ipynb #21c028cb
+# %% ../nbs/api/00_data.ipynb #a22950af
 def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     "Scale the shorter side to `size`, then cut the centre square out"
     from PIL import Image
@@ -453,10 +480,10 @@ def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     left, top = (wide - size)//2, (high - size)//2
     return image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
-# %% ../nbs/api/00_data.ipynb #24dd2bbe
+# %% ../nbs/api/00_data.ipynb #712d3bf6
 def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(H, W, 1 or 3)` of an image file, and whether it is a JPEG"
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if opened.mode not in MODES: raise ValueError(f'pixels of mode {opened.mode}; expected 8 bits a channel')
@@ -464,20 +491,23 @@ def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
             if size: image = _fit(image, size)
             pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
             return pixels, opened.format in ('JPEG', 'MPO')
-    except Exception as error: raise ValueError(f'{name}: not a readable image ({error})') from error
+    except Exception as error:
+        reason = 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f'{name}: not a readable image ({reason})') from error
 
-# %% ../nbs/api/00_data.ipynb #341c74b3
+# %% ../nbs/api/00_data.ipynb #c58d95ce
 def _same_size(first:str, shape:tuple[int,...], name:str, other:tuple[int,...])->None:
     "Raise an error that names both files when their sizes differ"
     if shape[:2] != other[:2]:
         raise ValueError(f'{first} is {shape[0]}x{shape[1]} and {name} is {other[0]}x{other[1]}; '
                          f'expected one size, or size= to bring all images to')
 
-# %% ../nbs/api/00_data.ipynb #aedad0e1
+# %% ../nbs/api/00_data.ipynb #ffd42fbc
 def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(N, H, W, 1 or 3)` of all files, and whether any is a JPEG"
     from tqdm import tqdm
-    first, _ = _decode(f'{where}/{files[0]}', read(files[0]), size)
+    content = read(files[0])
+    first, _ = _decode(f'{where}/{files[0]}', content, size)
     pixels = np.empty((len(files), *first.shape[:2], 3), np.uint8)
     def fill(span):
         jpeg = grey = 0
@@ -487,30 +517,33 @@ def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], si
             pixels[i], jpeg, grey = image, jpeg + is_jpeg, grey + (image.shape[2] == 1)
         return span.stop - span.start, jpeg, grey
     counts = []
-    with (ThreadPoolExecutor(os.cpu_count()) as pool,
+    with (ThreadPoolExecutor(os.cpu_count() if len(content) > 2**14 else 1) as pool,
           tqdm(total=len(files), unit=' images', leave=False, disable=len(files) < 2000) as bar):
         try:
-            for count in pool.map(fill, _spans(len(files), 256, drop_last=False)): counts.append(count), bar.update(count[0])
+            for count in pool.map(fill, _spans(len(files), 256, drop_last=False)):
+                counts.append(count)
+                bar.update(count[0])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     _, jpeg, grey = np.sum(counts, 0)
     return (pixels[..., :1].copy() if grey == len(files) else pixels), bool(jpeg)
 
-# %% ../nbs/api/00_data.ipynb #8a712a7a
+# %% ../nbs/api/00_data.ipynb #f4930d61
 def _free_memory()->int:
     "Bytes of memory that are free, or half of all where the system does not tell"
     facts = Path('/proc/meminfo')
     if facts.exists():
-        return next(int(line.split()[1])*1024 for line in facts.read_text().splitlines() if line.startswith('MemAvailable'))
+        lines = facts.read_text().splitlines()
+        return next(int(line.split()[1])*1024 for line in lines if line.startswith('MemAvailable'))
     return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')//2 if hasattr(os, 'sysconf') else 2**32
 
-# %% ../nbs/api/00_data.ipynb #c59eed12
+# %% ../nbs/api/00_data.ipynb #d81b16be
 def _fits(count:int, shape:tuple[int,...])->bool:
     "Would `count` decoded images fill at most half of the free memory?"
     return count*shape[0]*shape[1]*3 <= _free_memory()//2
 
-# %% ../nbs/api/00_data.ipynb #1c60bb7e
+# %% ../nbs/api/00_data.ipynb #c94f9459
 def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:str, size:int|None)->tuple[Images,Images]:
     "Training and test images, decoded"
     pixels, jpeg = _decode_all(where, listing.files, read, size)
@@ -518,7 +551,7 @@ def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:st
     part = lambda span: Images(x[span], listing.y[span], listing.classes, name, 'jpeg' if jpeg else '')
     return part(slice(None, n)), part(slice(n, None))
 
-# %% ../nbs/api/00_data.ipynb #751a71d5
+# %% ../nbs/api/00_data.ipynb #5d203c7f
 class _Files(Dataset):
     "The decoded images of `files` in `folder`, which all have the size of the first"
     def __init__(self, folder:Path, files:tuple[str,...], size:int|None):
@@ -531,7 +564,7 @@ class _Files(Dataset):
         _same_size(*self.first, name, pixels.shape)
         return torch.from_numpy(np.repeat(pixels, 3 if pixels.shape[2] == 1 else 1, 2)).permute(2, 0, 1)
 
-# %% ../nbs/api/00_data.ipynb #977c0802
+# %% ../nbs/api/00_data.ipynb #7ed5015a
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
     "Labelled image files, decoded when they are needed"
@@ -544,26 +577,35 @@ class StreamedImages:
     size:int|None=None # Side the images are brought to
 
     def __len__(self)->int: return len(self.y)
-    def __repr__(self)->str: return f'{self.name}: {len(self):,} images streamed from {self.folder}, {len(self.classes)} classes'
+    def __repr__(self)->str:
+        return f'{self.name}: {len(self):,} images streamed from {self.folder}, {len(self.classes)} classes'
     def __getitem__(self, index:slice|Tensor)->'StreamedImages':
         chosen = torch.arange(len(self))[index]
         return replace(self, files=tuple(self.files[i] for i in chosen.tolist()), y=self.y[chosen])
 
-    def take(self, n:int)->Images:
+    def take(self,
+        n:int, # How many
+    )->Images: # A set in memory
         "The first `n` images, in memory"
         if not 0 < n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
         images = _Files(self.folder, self.files, self.size)
         return Images(torch.stack([images[i] for i in range(n)]), self.y[:n], self.classes, self.name, self.lossy)
 
-    def batches(self, batch_size:int, generator:Generator|None=None, pad:int=0, flip:bool=False,
-                drop_last:bool=False)->Iterator[tuple[Tensor,Tensor]]:
+    def batches(self,
+        batch_size:int, # Images a batch
+        generator:Generator|None=None, # Shuffle and augment by this; without it the order is kept
+        pad:int=0, # Crop at random after padding by so many pixels of zeros
+        flip:bool=False, # Mirror half of the images?
+        drop_last:bool=False, # Leave out a last batch that is not full?
+    )->Iterator[tuple[Tensor,Tensor]]: # Pairs of float images and labels
         "Pairs of images in [0, 1] and labels, as `Images.batches`"
         order = _order(len(self), generator, torch.device('cpu'))
         order = torch.arange(len(self)) if order is None else order
         wanted = [order[span] for span in _spans(len(self), batch_size, drop_last)]
         loader = DataLoader(_Files(self.folder, self.files, self.size), batch_sampler=[w.tolist() for w in wanted],
                             num_workers=min(4, os.cpu_count()), generator=torch.Generator())
-        return ((_as_float(augment(x, generator, pad, flip) if pad or flip else x), self.y[w]) for x, w in zip(loader, wanted))
+        change = lambda x: augment(x, generator, pad, flip) if pad or flip else x
+        return ((_as_float(change(x)), self.y[w]) for x, w in zip(loader, wanted))
 
     @cached_property
     def fingerprint(self)->str:
@@ -571,7 +613,7 @@ class StreamedImages:
         sizes = [(self.folder/file).stat().st_size for file in self.files]
         return _digest(json.dumps([self.files, sizes, self.y.tolist(), self.classes, self.size]).encode())
 
-# %% ../nbs/api/00_data.ipynb #b5f6de98
+# %% ../nbs/api/00_data.ipynb #bc8933d4
 def _walk(folder:Path)->tuple[list[str],list[str]]:
     "All folders and all files below `folder`, as paths inside it"
     folders, files = [], []
@@ -584,7 +626,7 @@ def _walk(folder:Path)->tuple[list[str],list[str]]:
         files += [(inside/name).as_posix() for name in names]
     return folders, files
 
-# %% ../nbs/api/00_data.ipynb #b6e4309c
+# %% ../nbs/api/00_data.ipynb #7dd58e9e
 def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a class-per-folder tree, streamed when they would not fit into memory"
     listing = _listing(folder, *_walk(folder))
@@ -594,15 +636,16 @@ def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|S
     whole = StreamedImages(folder, listing.files, listing.y, listing.classes, name, 'jpeg' if jpeg else '', size)
     return whole[:listing.train], whole[listing.train:]
 
-# %% ../nbs/api/00_data.ipynb #db4544cf
+# %% ../nbs/api/00_data.ipynb #517bca19
 def _check_member(file:Path, member:zipfile.ZipInfo)->None:
     "Raise an error when a member is a link or has a path that leads outside"
-    path = PurePosixPath(member.filename.replace('\\', '/'))
-    if path.is_absolute() or '..' in path.parts or path.as_posix()[1:2] == ':':
+    path = member.filename.replace('\\', '/')
+    if path.startswith('/') or path[1:2] == ':' or '..' in path.split('/'):
         raise ValueError(f'{file}: refused, its member {member.filename!r} climbs out of the zip')
-    if stat.S_ISLNK(member.external_attr >> 16): raise ValueError(f'{file}: refused, its member {member.filename!r} is a link')
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(f'{file}: refused, its member {member.filename!r} is a link')
 
-# %% ../nbs/api/00_data.ipynb #d7928d56
+# %% ../nbs/api/00_data.ipynb #c34d2d9d
 def _open_zip(file:Path)->zipfile.ZipFile:
     "An open zip, all of whose members are safe"
     try: opened = zipfile.ZipFile(file)
@@ -610,7 +653,7 @@ def _open_zip(file:Path)->zipfile.ZipFile:
     for member in opened.infolist(): _check_member(file, member)
     return opened
 
-# %% ../nbs/api/00_data.ipynb #3197ed38
+# %% ../nbs/api/00_data.ipynb #e98042b8
 def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, decoded"
     with _open_zip(file) as opened:
@@ -622,17 +665,17 @@ def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
             except Exception as error: raise ValueError(f'{file}: cannot read its member {name} ({error})') from error
         if sum(member.file_size for member in members) > _free_memory()//2 or not _fits(
                 len(listing.files), _decode(f'{file}/{listing.files[0]}', read(listing.files[0]), size)[0].shape):
-            raise MemoryError(f'{file}: its images do not fit into half of the free memory; unpack it and give the folder')
+            raise MemoryError(f'{file}: its images would fill over half of the free memory; unpack it, give the folder')
         return _in_memory(file, listing, read, file.stem, size)
 
-# %% ../nbs/api/00_data.ipynb #2b4c17b0
+# %% ../nbs/api/00_data.ipynb #1a6edcb8
 def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, from the cache when this very zip was decoded before"
     with open(file, 'rb') as opened: key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
     cache = home()/'cache'/f'{file.stem}-{key}-{size or "as-is"}.pt'
     if cache.exists():
         try: kept = torch.load(cache, weights_only=True)
-        except Exception as error: raise ValueError(f'{cache}: cannot be read ({error}); delete it and load again') from error
+        except Exception as error: raise ValueError(f'{cache}: not readable ({error}); delete it') from error
         return tuple(Images(x, y, tuple(kept['classes']), file.stem, kept['lossy']) for x, y in kept['parts'])
     train, test = _decode_zip(file, size)
     kept = dict(parts=[(train.x, train.y), (test.x, test.y)], classes=list(train.classes), lossy=train.lossy)
@@ -640,13 +683,14 @@ def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     except OSError as error: warnings.warn(f'{cache}: not kept, {file.name} will be decoded again next time ({error})')
     return train, test
 
-# %% ../nbs/api/00_data.ipynb #40be6cac
-FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
+# %% ../nbs/api/00_data.ipynb #fe047a4a
+FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
+                   'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 DIGITS = tuple('0123456789')
 MINI = Path(str(importlib.resources.files('freqnb')))/'assets'/'fashion_mnist_mini.npz'
 MINI_SHA256 = 'c73027faa8c43e8dfb1d4fbdb18a3d1207b51ba8530ee171a85e6d8963f17990'
 
-# %% ../nbs/api/00_data.ipynb #8d9a7ab7
+# %% ../nbs/api/00_data.ipynb #e9d1a7c6
 def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     "The bundled training and test images"
     if not file.exists(): raise FileNotFoundError(f'{file}: missing; install freqnb again')
@@ -654,10 +698,10 @@ def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     if found != sha256: raise ValueError(f'{file}: its sha256 is {found}; expected {sha256}; install freqnb again')
     return tuple(replace(images, classes=FASHION_CLASSES) for images in _load_npz(file))
 
-# %% ../nbs/api/00_data.ipynb #b518c056
+# %% ../nbs/api/00_data.ipynb #f8b0fdf0
 IDX_FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
-# %% ../nbs/api/00_data.ipynb #1158f7ce
+# %% ../nbs/api/00_data.ipynb #576b9adc
 def _read_idx(file:Path)->Tensor:
     "The uint8 array in an IDX file, plain or gzipped"
     try: content = (gzip.open if file.suffix == '.gz' else open)(file, 'rb').read()
@@ -669,7 +713,7 @@ def _read_idx(file:Path)->Tensor:
         raise ValueError(f'{file}: {len(content)} bytes for an array of {shape}; it is cut short or damaged')
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4*rank).reshape(shape).copy())
 
-# %% ../nbs/api/00_data.ipynb #ab15a575
+# %% ../nbs/api/00_data.ipynb #f31c752b
 def _idx_files(folders:tuple[Path,...])->list[Path]:
     "The four IDX files, from the first folder that holds them all; an empty list when none does"
     for folder in folders:
@@ -677,16 +721,16 @@ def _idx_files(folders:tuple[Path,...])->list[Path]:
         if all(found): return found
     return []
 
-# %% ../nbs/api/00_data.ipynb #d4958972
+# %% ../nbs/api/00_data.ipynb #31a1ab67
 def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,Images]:
     "Training and test images from the four IDX files"
     arrays = [_read_idx(file) for file in files]
     for x, y, file in zip(arrays[::2], arrays[1::2], files[::2]):
         if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise ValueError(f'{file}: images {tuple(x.shape)} with labels {tuple(y.shape)}; expected (N, H, W) and (N,)')
+            raise ValueError(f'{file}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)')
     return tuple(Images(x[:, None], y.long(), classes, name) for x, y in zip(arrays[::2], arrays[1::2]))
 
-# %% ../nbs/api/00_data.ipynb #4bf94128
+# %% ../nbs/api/00_data.ipynb #aa4fc694
 class _Known(NamedTuple):
     "A set that torchvision downloads and verifies"
     loader:str # The class in `torchvision.datasets`
@@ -694,16 +738,17 @@ class _Known(NamedTuple):
     files:tuple[str,...] # The files it needs there
     images:int # How many images it holds
 
-# %% ../nbs/api/00_data.ipynb #1cc6675d
+# %% ../nbs/api/00_data.ipynb #65d088d0
 KNOWN = {
     'fashion_mnist': _Known('FashionMNIST', 'FashionMNIST/raw', IDX_FILES, 70000),
     'mnist': _Known('MNIST', 'MNIST/raw', IDX_FILES, 70000),
-    'cifar10': _Known('CIFAR10', 'cifar-10-batches-py', (*(f'data_batch_{k}' for k in range(1, 6)), 'test_batch', 'batches.meta'), 60000),
+    'cifar10': _Known('CIFAR10', 'cifar-10-batches-py',
+                      (*(f'data_batch_{k}' for k in range(1, 6)), 'test_batch', 'batches.meta'), 60000),
     'cifar100': _Known('CIFAR100', 'cifar-100-python', ('train', 'test', 'meta'), 60000),
     'svhn': _Known('SVHN', '.', ('train_32x32.mat', 'test_32x32.mat'), 99289),
 }
 
-# %% ../nbs/api/00_data.ipynb #cc9acb11
+# %% ../nbs/api/00_data.ipynb #3191ff0a
 def _known_files(name:str, root:Path)->list[Path]:
     "The files of a set that torchvision knows, where they lie; an empty list when they are not all there"
     known = KNOWN[name]
@@ -711,7 +756,7 @@ def _known_files(name:str, root:Path)->list[Path]:
     files = [root/known.folder/file for file in known.files]
     return files if all(file.is_file() for file in files) else []
 
-# %% ../nbs/api/00_data.ipynb #971c61b8
+# %% ../nbs/api/00_data.ipynb #bc80afba
 def _from_torchvision(name:str, root:Path)->list:
     "torchvision's training and test sets, downloaded when they are not at `root`"
     from torchvision import datasets
@@ -722,7 +767,7 @@ def _from_torchvision(name:str, root:Path)->list:
         raise FileNotFoundError(f'{name} is not in {root}, and it could not be downloaded ({error}). '
                                 f'Put {", ".join(known.files)} into {root/known.folder}') from error
 
-# %% ../nbs/api/00_data.ipynb #db8112e6
+# %% ../nbs/api/00_data.ipynb #60ae05af
 def _load_known(name:str, root:Path)->tuple[Images,Images]:
     "Training and test images of a set that torchvision knows"
     if KNOWN[name].files is IDX_FILES:
@@ -731,28 +776,30 @@ def _load_known(name:str, root:Path)->tuple[Images,Images]:
     def images(part):
         x = torch.from_numpy(part.data)
         y = torch.as_tensor(part.labels if name == 'svhn' else part.targets).long()
-        return Images(x if name == 'svhn' else x.permute(0, 3, 1, 2), y, DIGITS if name == 'svhn' else tuple(part.classes), name)
+        if name == 'svhn': return Images(x, y, DIGITS, name)
+        return Images(x.permute(0, 3, 1, 2), y, tuple(part.classes), name)
     return tuple(map(images, _from_torchvision(name, root)))
 
-# %% ../nbs/api/00_data.ipynb #9d3ea8c4
+# %% ../nbs/api/00_data.ipynb #b4874918
 def _load_planted()->tuple[Images,Images]:
     "4,000 planted images to train on and 1,000 to test on"
     images = planted(5000)
     test = _held_out(images.y, .2, seed=0)
     return images[~test], images[test]
 
-# %% ../nbs/api/00_data.ipynb #8d0acaa6
+# %% ../nbs/api/00_data.ipynb #0c64e019
 def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a folder, a zip or an `.npz`"
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
     if path.is_dir(): return _load_tree(path, size)
     if path.suffix.lower() == '.zip': return _load_zip(path, size)
     if path.suffix.lower() == '.npz' and size is None: return _load_npz(path)
-    raise ValueError(f'{path}: expected a folder, a .zip or an .npz' + f' (and size={size} needs image files)'*(size is not None))
+    wanted = 'a folder, a .zip or an .npz' if size is None else f'a folder or a .zip of images, to bring to size={size}'
+    raise ValueError(f'{path}: expected {wanted}')
 
-# %% ../nbs/api/00_data.ipynb #d059276d
+# %% ../nbs/api/00_data.ipynb #14afb5d0
 def load(
-    source:str|Path, # `planted`, `fashion_mnist_mini`, a set torchvision knows, or the path of a folder, `.zip` or `.npz`
+    source:str|Path, # `planted`, `fashion_mnist_mini`, a set torchvision knows, or a path: folder, `.zip`, `.npz`
     root:str|Path|None=None, # Where torchvision's sets lie or shall lie; `data` in `FREQNB_HOME` when left out
     valid:float=.1, # Fraction of the training images to hold out, class by class; 0 for none
     seed:int=0, # Decides which are held out
@@ -762,13 +809,16 @@ def load(
     if size is not None and size < 1: raise ValueError(f'size is {size}; expected a side in pixels')
     named = {'planted': _load_planted, 'fashion_mnist_mini': _load_mini}
     named |= {name: lambda: _load_known(source, Path(root or home()/'data').expanduser()) for name in KNOWN}
-    if source in named and size is not None: raise ValueError(f'size is {size}; expected None, {source} has a size of its own')
+    if source in named and size is not None:
+        raise ValueError(f'size is {size}; expected None, {source} has a size of its own')
     path = Path(source).expanduser()
-    if source not in named and isinstance(source, str) and not path.exists() and path.name == source and not path.suffix:
-        raise ValueError(f'source is {source!r}; expected one of {", ".join(named)}, or the path of a folder, .zip or .npz')
+    is_name = isinstance(source, str) and path.name == source and not path.suffix
+    if is_name and source not in named and not path.exists():
+        raise ValueError(f'source is {source!r}; expected one of {", ".join(named)}, '
+                         'or the path of a folder, .zip or .npz')
     return _split(*(named[source]() if source in named else _load_path(path, size)), valid, seed)
 
-# %% ../nbs/api/00_data.ipynb #8a7a7aeb
+# %% ../nbs/api/00_data.ipynb #d2f192a8
 class Source(NamedTuple):
     "A set that `load` takes by its name"
     name:str # What to give to `load`
@@ -778,7 +828,7 @@ class Source(NamedTuple):
     images:int # Training and test images together
     size:int # Bytes on disk
 
-# %% ../nbs/api/00_data.ipynb #ee377aae
+# %% ../nbs/api/00_data.ipynb #83140606
 def sources(
     root:str|Path|None=None, # Where torchvision's sets lie; `data` in `FREQNB_HOME` when left out
 )->list[Source]: # One entry a set
@@ -786,6 +836,7 @@ def sources(
     root = Path(root or home()/'data').expanduser()
     found = {name: _known_files(name, root) for name in KNOWN}
     return [Source('planted', 'made on the spot', '', True, 5000, 0),
-            Source('fashion_mnist_mini', 'in the package', str(MINI), MINI.exists(), 12000, MINI.stat().st_size if MINI.exists() else 0),
+            Source('fashion_mnist_mini', 'in the package', str(MINI), MINI.exists(), 12000,
+                   MINI.stat().st_size if MINI.exists() else 0),
             *(Source(name, 'download', str(files[0].parent if files else root/KNOWN[name].folder), bool(files),
                      KNOWN[name].images, sum(file.stat().st_size for file in files)) for name, files in found.items())]

@@ -37,7 +37,8 @@ def style()->AbstractContextManager: # Use as `with style():`
     "The look of every figure, as a context for your own"
     from cycler import cycler
     from matplotlib.pyplot import rc_context
-    return rc_context(LOOK | {'axes.prop_cycle': cycler(color=COLOURS) + cycler(marker=MARKERS) + cycler(linestyle=LINES)})
+    series = cycler(color=COLOURS) + cycler(marker=MARKERS) + cycler(linestyle=LINES)
+    return rc_context(LOOK | {'axes.prop_cycle': series})
 
 # %% ../nbs/api/09_plots.ipynb #2627e17e
 def _new_axes(
@@ -96,8 +97,8 @@ class Picture:
     def _repr_mimebundle_(self, include=None, exclude=None)->dict[str, str]:
         "The picture as HTML with alternative text; that text alone where there is no HTML"
         source = f'data:image/png;base64,{b64encode(self.data).decode()}'
-        image = f'<img src="{source}" alt="{escape(self.text)}" width="{self.width}" style="max-width:100%;height:auto">'
-        return {'text/html': image, 'text/plain': self.text}
+        look = f'width="{self.width}" style="max-width:100%;height:auto"'
+        return {'text/html': f'<img src="{source}" alt="{escape(self.text)}" {look}>', 'text/plain': self.text}
 
 # %% ../nbs/api/09_plots.ipynb #e62338e2
 def alt(
@@ -215,7 +216,7 @@ def plot_curves(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->Any: # Axes
     "Draw curves with their intervals"
-    if len(curves) > len(COLOURS): raise ValueError(f'{len(curves)} curves; expected at most {len(COLOURS)} in one plot')
+    if len(curves) > len(COLOURS): raise ValueError(f'{len(curves)} curves; expected at most {len(COLOURS)}')
     with style():
         ax = _new_axes(axes)
         for label, values in curves.items():
@@ -238,12 +239,15 @@ def plot_bars(
 )->Any: # Axes
     "Draw values with their intervals, one row each"
     paper, rows = paper or {}, {label: row for row, label in enumerate(values)}
-    if unknown := set(paper) - set(values): raise ValueError(f'paper has {sorted(unknown)}; expected labels among {list(values)}')
+    unknown = sorted(set(paper) - set(values))
+    if unknown: raise ValueError(f'paper has {unknown}; expected labels among {list(values)}')
     with style():
         ax = _new_axes(axes, size=(4.8, .8 + .32*len(values)))
         y, low, high = np.array([_array(v) for v in values.values()], dtype=float).T
-        ax.errorbar(y, list(rows.values()), xerr=[y - low, high - y], fmt='o', color=COLOURS[1], capsize=3, label='measured')
-        if paper: ax.plot(list(paper.values()), [rows[label] for label in paper], 'D', mfc='none', color=COLOURS[2], label='paper')
+        ends = [y - low, high - y]
+        ax.errorbar(y, list(rows.values()), xerr=ends, fmt='o', color=COLOURS[1], capsize=3, label='measured')
+        at = [rows[label] for label in paper]
+        if paper: ax.plot(list(paper.values()), at, 'D', mfc='none', color=COLOURS[2], label='paper')
         if chance is not None: ax.axvline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
         ax.set(title=title, xlabel=xlabel, ylim=(len(values) - .5, -.5))
         ax.set_yticks(list(rows.values()), list(rows))

@@ -148,9 +148,8 @@ def read_record(
 # %% ../nbs/api/08_records.ipynb #4a8848e8
 def _recipe_of(run:Run)->dict:
     "What was trained, and the run it can be found under"
-    values = asdict(run.recipe)
-    for name in ('seed', 'scale'): del values[name]
-    return values
+    values = json.loads(json.dumps(asdict(run.recipe)))
+    return {name: value for name, value in values.items() if name not in ('seed', 'scale')}
 
 # %% ../nbs/api/08_records.ipynb #1eb6f32b
 def record(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 # %% ../nbs/api/10_widgets.ipynb #a7f5f593
@@ -42,7 +43,7 @@ def _plain_array(
 
 # %% ../nbs/api/10_widgets.ipynb #e555cef9
 def pixels(
-    out:Any, # Array `(H, W)` or `(H, W, 3)`, tensor `(H, W)` or `(C, H, W)`: bytes, or floats in [0, 1]; or a figure or axes
+    out:Any, # Array `(H, W)` or `(H, W, 3)` or tensor `(H, W)` or `(C, H, W)`, bytes or in [0, 1]; a figure or axes
 )->np.ndarray: # Bytes `(H, W)` or `(H, W, 3)`
     "Turn what a function returned into pixels"
     image = _plain_array(out)
@@ -51,8 +52,8 @@ def pixels(
         'an array (H, W, 3) or a tensor (1 or 3, H, W)')
     if image.dtype == np.uint8: return image
     low, high = float(image.min()), float(image.max())
-    if not (low > -1e-3 and high < 1.001): raise ValueError(f'got values from {low:g} to {high:g}; expected bytes or [0, 1]: '
-        "see freqnb.plots.displayed(x, 'centred')")
+    if not (low > -1e-3 and high < 1.001): raise ValueError(
+        f"got values from {low:g} to {high:g}; expected bytes or [0, 1]: see freqnb.plots.displayed(x, 'centred')")
     return (image.clip(0, 1)*255 + .5).astype(np.uint8)
 
 # %% ../nbs/api/10_widgets.ipynb #c22e9d07
@@ -96,9 +97,11 @@ def _slider_html(
     labels:list[str], # A label for each of its values
 )->str: # A labelled slider, disabled until the handler runs
     "An axis as HTML"
-    return (f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0"><label style="display:flex;align-items:center;flex:1">'
-        f'{escape(name)}<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" disabled autocomplete="off" '
-        f'aria-valuetext="{escape(labels[0])}" data-labels="{escape(json.dumps(labels, ensure_ascii=False))}" '
+    return (f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0">'
+        f'<label style="display:flex;align-items:center;flex:1">{escape(name)}'
+        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" disabled autocomplete="off" '
+        f'data-lm-suppress-shortcuts="true" aria-valuetext="{escape(labels[0])}" '
+        f'data-labels="{escape(json.dumps(labels, ensure_ascii=False))}" '
         f'style="flex:1;min-width:6rem;height:2rem;margin:0 .75rem"></label>'
         f'<output aria-live="off" style="min-width:4em">{escape(labels[0])}</output></div>')
 
@@ -164,33 +167,6 @@ class Explorer:
     def __repr__(self)->str:
         return f"Explorer({', '.join(f'{name}: {labels[0]} to {labels[-1]}' for name, labels in self.labels.items())})"
 
-    def frame(self,
-        *place:int, # A position on each axis, from 0
-    )->bytes: # A WebP file
-        "The picture at a place of the sliders, drawn once"
-        if place not in self._frames:
-            values = {name: values[i] for i, (name, values) in zip(place, self.axes.items(), strict=True)}
-            self._frames[place] = encode(pixels(self.f(**values)))
-        return self._frames[place]
-
-    def places(self)->Iterable[tuple[int, ...]]:
-        "Every place of the sliders, the last axis running fastest"
-        return product(*(range(len(values)) for values in self.axes.values()))
-
-    def html(self)->str:
-        "Every picture and the sliders, for a page without a kernel"
-        from PIL import Image
-        if len(self) > FRAMES: raise ValueError(f'{len(self)} pictures ('
-            + ' x '.join(f'{len(values)} {name}' for name, values in self.axes.items())
-            + f'); a saved page holds at most {FRAMES}: give fewer values')
-        frames = [self.frame(*place) for place in self.places()]
-        return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
-
-    def _drawn_in_time(self)->bool:
-        "Draw all pictures, or give up after a while"
-        end = monotonic() + SECONDS
-        return len(self) <= FRAMES and all(self.frame(*place) and monotonic() < end for place in self.places())
-
     @cached_property
     def sliders(self)->dict[str, Any]:
         "An ipywidgets slider for each axis"
@@ -204,7 +180,7 @@ class Explorer:
     def image(self)->Any:
         "The ipywidgets picture, which follows the sliders"
         from ipywidgets import Image
-        image = Image(value=self.frame(*self._place()), format='webp', tooltip=self.alt)
+        image = Image(value=self.frame(*self._place()), format='webp')
         image.layout.max_width, image.layout.align_self = '100%', 'flex-start'
         return image
 
@@ -216,27 +192,69 @@ class Explorer:
 
     @cached_property
     def widget(self)->Any:
-        "Sliders, picture and message, one under the other"
-        from ipywidgets import VBox
-        return VBox([*self.sliders.values(), self.image, self.message])
+        "Sliders, picture and message, one under the other, with the alternative text for screen readers alone"
+        from ipywidgets import HTML, VBox
+        spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(self.alt)}</span>')
+        return VBox([*self.sliders.values(), spoken, self.image, self.message])
 
-    def _place(self)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
+# %% ../nbs/api/10_widgets.ipynb #2e72abef
+@patch
+def frame(self:Explorer,
+    *place:int, # A position on each axis, from 0
+)->bytes: # A WebP file
+    "The picture at a place of the sliders, drawn once"
+    if place not in self._frames:
+        values = {name: values[i] for i, (name, values) in zip(place, self.axes.items(), strict=True)}
+        self._frames[place] = encode(pixels(self.f(**values)))
+    return self._frames[place]
 
-    def _moved(self, change:dict)->None:
-        "Show the picture of the sliders' new place; an error is written under it and raised"
-        self.message.value = ''
-        try: self.image.value = self.frame(*self._place())
-        except Exception as error:
-            self.message.value = f'{type(error).__name__}: {error}'
-            raise
+# %% ../nbs/api/10_widgets.ipynb #0ab8d9ee
+@patch
+def places(self:Explorer)->Iterable[tuple[int, ...]]:
+    "Every place of the sliders, the last axis running fastest"
+    return product(*(range(len(values)) for values in self.axes.values()))
 
-    def _repr_mimebundle_(self, include=None, exclude=None)->dict[str, Any]:
-        "The live widget where there is a kernel, the page for everyone else, and a line of text"
-        bundle = {} if static() else dict(self.widget._repr_mimebundle_())
-        if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
-        return bundle | {'text/plain': repr(self)}
+# %% ../nbs/api/10_widgets.ipynb #d2b5b604
+@patch
+def html(self:Explorer)->str:
+    "Every picture and the sliders, for a page without a kernel"
+    from PIL import Image
+    if len(self) > FRAMES: raise ValueError(f'{len(self)} pictures ('
+        + ' x '.join(f'{len(values)} {name}' for name, values in self.axes.items())
+        + f'); a saved page holds at most {FRAMES}: give fewer values')
+    frames = [self.frame(*place) for place in self.places()]
+    return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
 
-# %% ../nbs/api/10_widgets.ipynb #76012a2b
+# %% ../nbs/api/10_widgets.ipynb #e303dad1
+@patch
+def _place(self:Explorer)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
+
+# %% ../nbs/api/10_widgets.ipynb #bc08040d
+@patch
+def _moved(self:Explorer, change:dict)->None:
+    "Show the picture of the sliders' new place; an error is written under it and raised"
+    self.message.value = ''
+    try: self.image.value = self.frame(*self._place())
+    except Exception as error:
+        self.message.value = f'{type(error).__name__}: {error}'
+        raise
+
+# %% ../nbs/api/10_widgets.ipynb #ca6524ad
+@patch
+def _drawn_in_time(self:Explorer)->bool:
+    "Draw all pictures, or give up after a while"
+    end = monotonic() + SECONDS
+    return len(self) <= FRAMES and all(self.frame(*place) and monotonic() < end for place in self.places())
+
+# %% ../nbs/api/10_widgets.ipynb #c776d0e6
+@patch
+def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
+    "The live widget where there is a kernel, the page for everyone else, and a line of text"
+    bundle = {} if static() else dict(self.widget._repr_mimebundle_())
+    if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
+    return bundle | {'text/plain': repr(self)}
+
+# %% ../nbs/api/10_widgets.ipynb #f9924435
 def confidences(
     model:Callable[[Tensor], Tensor], # Images to logits
     x:Tensor, # Images `(N, C, H, W)`
@@ -250,7 +268,7 @@ def confidences(
     finally:
         for m, mode in modes.items(): m.training = mode
 
-# %% ../nbs/api/10_widgets.ipynb #ccf185c8
+# %% ../nbs/api/10_widgets.ipynb #948a03c8
 @cache
 def _font(
     size:int, # Height, in pixels
@@ -260,7 +278,7 @@ def _font(
     from PIL import ImageFont
     return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC)
 
-# %% ../nbs/api/10_widgets.ipynb #f509cb26
+# %% ../nbs/api/10_widgets.ipynb #d7d5babb
 def _write_between(
     draw:Any, # Pillow's pen
     left:str, # Text from the left edge, cut short where it does not fit
@@ -278,7 +296,7 @@ def _write_between(
     draw.text((x + 3, y), left, 0, font)
     draw.text((x + width - 3, y), right, 0, font, anchor='ra')
 
-# %% ../nbs/api/10_widgets.ipynb #e1864901
+# %% ../nbs/api/10_widgets.ipynb #acd8b314
 LINE, GAP = 20, 8
 
 def _draw_cell(
@@ -298,7 +316,7 @@ def _draw_cell(
         draw.rectangle((x, top, x + round(p*(width - 1)), top + LINE - 3), '#c8c8c8')
         _write_between(draw, name, f'{p:.0%}', x, top, width)
 
-# %% ../nbs/api/10_widgets.ipynb #13bbd10a
+# %% ../nbs/api/10_widgets.ipynb #f55eab5f
 def _draw_parts(
     parts:list[Tensor], # For each column its images `(N, C, H, W)`, in [0, 1]
     heads:list[list[tuple[str, str]]], # For each column and image the two lines of its heading
@@ -317,7 +335,7 @@ def _draw_parts(
             _draw_cell(canvas, (column*across, i*down), picture, heads[column][i], rows[column][i])
     return np.asarray(canvas)
 
-# %% ../nbs/api/10_widgets.ipynb #cc039bef
+# %% ../nbs/api/10_widgets.ipynb #24b63d88
 def _top_rows(
     model:Callable|None, # Images to logits, or None
     parts:Tensor, # Parts `(P, N, C, H, W)` of the images
@@ -335,7 +353,7 @@ def _top_rows(
             for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))]
     return [rows[j:j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
 
-# %% ../nbs/api/10_widgets.ipynb #794e6d33
+# %% ../nbs/api/10_widgets.ipynb #748c7a82
 def _shares(
     part:Tensor, # Part `(N, C, H, W)` of each image
     x:Tensor, # The images
@@ -344,7 +362,7 @@ def _shares(
     share = part.square().flatten(1).sum(1)/x.square().flatten(1).sum(1).clamp(min=1e-12)
     return [f'{s:.1%} of the energy' for s in share.tolist()]
 
-# %% ../nbs/api/10_widgets.ipynb #8472cbe2
+# %% ../nbs/api/10_widgets.ipynb #937af38a
 def _explore_parts(
     split:Callable[[Tensor, Any], tuple[Tensor, Tensor]], # Images and a value to their two parts
     x:Tensor, # Images `(N, C, H, W)`
@@ -366,12 +384,13 @@ def _explore_parts(
         at = 1 + 2*values.index(chosen[axis])
         low, high = parts[at], parts[at + 1]
         shown = [displayed(parts[0]), displayed(low), torch.stack([displayed(image, 'centred') for image in high])]
-        heads = [[('original', 'all of the energy')]*len(x)] + [[(name.format(_label(chosen[axis])), share) for share in _shares(part, parts[0])]
-                 for name, part in zip(names, (low, high))]
+        titles = [name.format(_label(chosen[axis])) for name in names]
+        heads = [[('original', 'all of the energy')]*len(x)]
+        heads += [[(title, share) for share in _shares(part, parts[0])] for title, part in zip(titles, (low, high))]
         return _draw_parts(shown, heads, [rows[0], rows[at], rows[at + 1]])
     return Explorer(draw, alt=alt, **{axis: values})
 
-# %% ../nbs/api/10_widgets.ipynb #31e28254
+# %% ../nbs/api/10_widgets.ipynb #6a9e7e9a
 def explore_split(
     x:Tensor, # Images `(N, C, H, W)`
     radii:Iterable[float]=range(1, 17), # Radii to choose from, in cycles per image
@@ -383,11 +402,11 @@ def explore_split(
 )->Explorer: # A slider over the radius
     "Images, their low and their high frequencies, with the energy of each and what a model sees in it"
     def split(x, radius): return split_bands(x, radius, shape=shape)
-    text = f'{len(x)} image(s): the original, its frequencies up to the radius and those beyond, with the share of the energy'
+    text = f'{len(x)} image(s): the original, its frequencies up to the radius and those beyond, with their energy'
     return _explore_parts(split, x, 'radius', radii, ('low, r ≤ {}', 'high, r > {}'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))
 
-# %% ../nbs/api/10_widgets.ipynb #58344a5a
+# %% ../nbs/api/10_widgets.ipynb #7b8a4042
 def explore_svd(
     x:Tensor, # Images `(N, C, H, W)`
     ranks:Iterable[int]=range(1, 17), # Ranks to choose from
@@ -397,6 +416,6 @@ def explore_svd(
     alt:str|None=None, # What the pictures show; None says it in general
 )->Explorer: # A slider over the rank
     "Images, their largest singular components and the rest, with the energy of each and what a model sees in it"
-    text = f'{len(x)} image(s): the original, its largest singular components up to the rank and the rest, with the share of the energy'
+    text = f'{len(x)} image(s): the original, its first singular components and the rest, with their energy'
     return _explore_parts(svd_split, x, 'rank', ranks, ('first {}', 'the rest'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))

@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-CHROMIUM_FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-                  '--disable-component-update', '--disable-sync']
+CHROMIUM_FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-component-update',
+                  '--disable-background-networking', '--disable-sync']
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +23,7 @@ def chromium():
 
 @pytest.fixture(scope='module')
 def open_tab(chromium):
-    "A function that opens a page in a new profile, with the requests that leave this machine and the errors of its console"
+    "A function that opens a page in a new profile and notes requests that leave this machine and console errors"
     def open_tab():
         page = chromium.new_context(viewport=dict(width=1280, height=900)).new_page()
         tab = SimpleNamespace(page=page, outside=[], errors=[])

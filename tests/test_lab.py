@@ -2,7 +2,6 @@
 import base64
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,9 +16,13 @@ import torch''', '''picture = torch.eye(32).repeat(1, 3, 1, 1)
 def below(radius): return low_pass(picture, radius)[0].clamp(0, 1)''', '''Explorer(below, radius=range(1, 17))''']
 
 
+FLAGS = ['--no-browser', '--allow-root', '--ip=127.0.0.1', '--IdentityProvider.token=', '--expose-app-in-browser']
+
+
 def write_notebook(path):
     "A notebook as a newcomer would write it"
-    cells = [dict(cell_type='code', id=f'cell-{i}', metadata={}, source=o, outputs=[], execution_count=None) for i, o in enumerate(CELLS)]
+    empty = dict(cell_type='code', metadata={}, outputs=[], execution_count=None)
+    cells = [empty | dict(id=f'cell-{i}', source=o) for i, o in enumerate(CELLS)]
     kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
     path.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
 
@@ -46,9 +49,9 @@ def lab(tmp_path):
     write_notebook(tmp_path/'waves.ipynb')
     port, log = free_port(), open(tmp_path/'lab.log', 'w')
     home = {f'JUPYTER_{o}_DIR': str(tmp_path/o.lower()) for o in ['CONFIG', 'DATA', 'RUNTIME']}
-    env = {k: v for k, v in os.environ.items() if k != 'FREQNB_STATIC'} | home | dict(IPYTHONDIR=str(tmp_path/'ipython'))
-    flags = ['--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=', '--expose-app-in-browser']
-    process = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *flags], cwd=tmp_path, env=env, stdout=log, stderr=log)
+    env = os.environ | home | dict(IPYTHONDIR=str(tmp_path/'ipython'), FREQNB_STATIC='0')
+    command = [sys.executable, '-m', 'jupyterlab', *FLAGS, f'--port={port}']
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
     url = f'http://127.0.0.1:{port}/'
 
     def answers():
@@ -66,8 +69,8 @@ def lab(tmp_path):
 
 
 IDLE = '''() => {
-    const panel = window.jupyterapp?.shell.currentWidget, session = panel?.sessionContext;
-    return !!session?.session?.kernel && session.session.kernel.connectionStatus === 'connected' && session.session.kernel.status === 'idle'}'''
+    const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle'}'''
 BYTES = '''async o => {
     const bytes = new Uint8Array(await (await fetch(o.src)).arrayBuffer());
     return btoa(Array.from(bytes, b => String.fromCharCode(b)).join(''))}'''
@@ -89,8 +92,11 @@ def test_slider_in_jupyterlab(lab, tab):
     page.goto(lab + 'lab/tree/waves.ipynb?reset')
     page.wait_for_function(IDLE, timeout=60_000)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    faults = ':text("javascript error"), [data-mime-type$=stderr], [data-mime-type$=error]'
+    outcome = page.locator(f'.jp-OutputArea-output :is(img, {faults})').first
+    outcome.wait_for(timeout=60_000)
+    assert outcome.evaluate('o => o.tagName') == 'IMG', outcome.inner_text()
     picture = page.locator('.jp-OutputArea-output img').first
-    picture.wait_for(timeout=60_000)
     first = picture.get_attribute('src')
     drag(page, page.locator('.noUi-handle').first, 60)
     page.wait_for_function('([o, src]) => o.src !== src', arg=[picture.element_handle(), first])
