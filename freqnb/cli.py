@@ -69,7 +69,8 @@ def _client(notebook, folder:Path):
             if message['msg_type'] != 'stream' or content['name'] != 'stderr': return super().process_message(message, cell, cell_index)
             sys.stderr.write(content['text'])
             sys.stderr.flush()
-    return Client(notebook, timeout=None, kernel_name='python3', store_widget_state=False, resources=dict(metadata=dict(path=str(folder))))
+    return Client(notebook, timeout=None, kernel_name='python3', store_widget_state=False,
+                  resources=dict(metadata=dict(path=str(folder))), extra_arguments=['--IPKernelApp.log_level=ERROR'])
 
 # %% ../nbs/api/11_cli.ipynb #1fb41b21
 def execute(

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .evaluate import Estimate
+
 # %% ../nbs/api/09_plots.ipynb #dc31c8b5
 COLOURS = ('#000000', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
@@ -205,10 +207,17 @@ def plot_masks(
             ax.set_xlabel('cycles per image')
     return axes
 
-# %% ../nbs/api/09_plots.ipynb #c0e8c8f5
+# %% ../nbs/api/09_plots.ipynb #787b2859
+def _ends(
+    estimates:Any, # Estimates
+)->np.ndarray: # Values, lower ends and upper ends `(3, n)`
+    "Estimates as numbers to draw"
+    return np.array([[e.value, e.low, e.high] for e in estimates]).T
+
+# %% ../nbs/api/09_plots.ipynb #b3a32ef2
 def plot_curves(
     x:Any, # Positions, one for each point
-    curves:dict[str, Any], # For each label its values, or a tuple of values, lower ends and upper ends
+    curves:dict[str, Any], # For each label its values, as numbers or as estimates
     xlabel:str, # What `x` is, with its unit
     ylabel:str, # What the values are
     chance:float|None=None, # A level to mark as chance
@@ -220,7 +229,7 @@ def plot_curves(
     with style():
         ax = _new_axes(axes)
         for label, values in curves.items():
-            y, *ends = map(_array, values) if isinstance(values, tuple) else [_array(values)]
+            y, *ends = _ends(values) if isinstance(values[0], Estimate) else [_array(values)]
             line, = ax.plot(_array(x), y, label=label)
             if ends: ax.fill_between(_array(x), *ends, color=line.get_color(), alpha=.2, linewidth=0)
         if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
@@ -228,9 +237,9 @@ def plot_curves(
         ax.legend()
     return ax
 
-# %% ../nbs/api/09_plots.ipynb #437c81c4
+# %% ../nbs/api/09_plots.ipynb #81dbdd23
 def plot_bars(
-    values:dict[str, tuple[float, float, float]], # For each label a value and the two ends of its interval
+    values:dict[str, Estimate], # What was measured, by label
     xlabel:str, # What the values are
     chance:float|None=None, # A level to mark as chance
     paper:dict[str, float]|None=None, # The paper's number for some of the labels, a hollow diamond
@@ -243,7 +252,7 @@ def plot_bars(
     if unknown: raise ValueError(f'paper has {unknown}; expected labels among {list(values)}')
     with style():
         ax = _new_axes(axes, size=(4.8, .8 + .32*len(values)))
-        y, low, high = np.array([_array(v) for v in values.values()], dtype=float).T
+        y, low, high = _ends(values.values())
         ends = [y - low, high - y]
         ax.errorbar(y, list(rows.values()), xerr=ends, fmt='o', color=COLOURS[1], capsize=3, label='measured')
         at = [rows[label] for label in paper]

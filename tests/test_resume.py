@@ -1,0 +1,172 @@
+"""Kill and resume for real: `kill -9` at any moment, and the run ends bit for bit like one that was left alone."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+FREQNB = str(Path(sys.executable).with_name('freqnb'))
+TRAIN = [FREQNB, 'train', '--data', 'planted', '--width', '4', '--epochs', '4', '--pad', '2', '--flip', '--seed', '5', '--device', 'cpu']
+# Kills itself in the middle of writing the second checkpoint, as a power cut would.
+HALF_WRITTEN = '''
+import io, os, signal, sys, torch
+from freqnb import cli
+save, calls = torch.save, []
+def half(state, file):
+    calls.append(1)
+    memory = io.BytesIO()
+    save(state, memory)
+    content = memory.getvalue()
+    if len(calls) < 2: return file.write(content)
+    file.write(content[:len(content)//2])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+cli.main(sys.argv[1:])
+'''
+
+
+def environment(home):
+    "A home of its own, and one thread: four small epochs then take some seconds on a busy machine too"
+    return {k: v for k, v in os.environ.items() if not k.startswith('FREQNB_')} | dict(FREQNB_HOME=str(home), OMP_NUM_THREADS='1')
+
+
+def train(home, command=TRAIN):
+    "Run to the end"
+    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def start(home, command=TRAIN): return subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill(process):
+    "`kill -9`; tell whether it was still running"
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def checkpoints(home): return sorted(Path(home).glob('runs/*/state.pt'))
+
+
+def epochs_done(home): return [len(torch.load(o, weights_only=True)['history']) for o in checkpoints(home)]
+
+
+def wait_for(ready, process, seconds=120):
+    "Ask until the answer is yes or the process is over"
+    end = time.monotonic() + seconds
+    while not ready() and process.poll() is None:
+        assert time.monotonic() < end, f'nothing after {seconds} seconds'
+        time.sleep(.005)
+
+
+def check_whole(home):
+    "Whatever stands in the home can be read; half a file, if there is one, hides behind a dot"
+    for file in Path(home).rglob('*'):
+        if not file.is_file() or file.name.startswith('.'): continue
+        if file.suffix == '.pt': torch.load(file, weights_only=True)
+        else: json.loads(file.read_text())
+
+
+def equal(a, b):
+    "Whether two states are the same, tensors bit for bit"
+    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def final(home):
+    "The one finished run of a home, without the time it took"
+    file, = checkpoints(home)
+    state = torch.load(file, weights_only=True)
+    for epoch in state['history']: epoch.pop('seconds')
+    return file.parent.name, state
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    "A home with a run that nobody disturbed"
+    home = tmp_path_factory.mktemp('whole')
+    train(home)
+    return home
+
+
+def check_same(home, whole):
+    check_whole(home)
+    (name, state), (expected_name, expected) = final(home), final(whole)
+    assert name == expected_name and len(state['history']) == 4
+    assert state['history'] == expected['history'] and equal(state, expected)
+
+
+def test_the_comparison_can_fail(whole):
+    _, state = final(whole)
+    other = {k: v for k, v in state.items()} | dict(model={k: v.clone() for k, v in state['model'].items()})
+    assert equal(state, other)
+    next(v for v in other['model'].values() if v.ndim > 1).view(-1)[0] *= 1 + 1e-6
+    assert not equal(state, other)
+
+
+def test_killed_after_the_first_checkpoint(whole, tmp_path):
+    process = start(tmp_path)
+    wait_for(lambda: checkpoints(tmp_path), process)
+    assert kill(process), 'the run was over before it could be killed'
+    check_whole(tmp_path)
+    assert epochs_done(tmp_path)[0] in (1, 2, 3)
+    train(tmp_path)
+    check_same(tmp_path, whole)
+
+
+def test_killed_again_and_again_inside_an_epoch(whole, tmp_path):
+    "Twice at moments nobody chose: once before anything is saved, once between two checkpoints"
+    seed = random.randrange(10**6)
+    print('moments drawn with seed', seed)
+    draw = random.Random(seed)
+    process = start(tmp_path)
+    wait_for(lambda: list(tmp_path.glob('runs/*/recipe.json')), process)
+    time.sleep(draw.uniform(0, .3))
+    assert kill(process)
+    check_whole(tmp_path)
+    process = start(tmp_path)
+    wait_for(lambda: checkpoints(tmp_path), process)
+    time.sleep(draw.uniform(0, .8))
+    kill(process)
+    check_whole(tmp_path)
+    train(tmp_path)
+    check_same(tmp_path, whole)
+
+
+def test_killed_in_the_middle_of_writing(whole, tmp_path):
+    process = start(tmp_path, [sys.executable, '-c', HALF_WRITTEN, *TRAIN[1:]])
+    assert process.wait(120) == -signal.SIGKILL
+    check_whole(tmp_path)
+    assert epochs_done(tmp_path) == [1], 'the first checkpoint stands, the second was never finished'
+    assert [o for o in tmp_path.rglob('.*') if o.is_file()], 'half a file was left behind, out of sight'
+    train(tmp_path)
+    check_same(tmp_path, whole)
+
+
+def test_the_same_line_again_loads(whole):
+    file, = checkpoints(whole)
+    before, stamp = file.read_bytes(), file.stat().st_mtime_ns
+    first, second = train(whole), train(whole)
+    assert first.stdout == second.stdout and 'test accuracy' in first.stdout
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, stamp) and checkpoints(whole) == [file]
+
+
+def test_another_line_is_another_run(whole, tmp_path):
+    other = [*TRAIN[:TRAIN.index('--epochs')], '--epochs', '1', *TRAIN[TRAIN.index('--epochs') + 2:]]
+    train(tmp_path, other)
+    assert final(tmp_path)[0] != final(whole)[0]
+
+
+def test_progress_is_shown_with_the_time_left(tmp_path):
+    done = train(tmp_path, [*TRAIN, '--epochs', '1'])
+    assert 'step' in done.stderr and '<' in done.stderr and 'step' not in done.stdout
