@@ -80,9 +80,10 @@ def png(
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format='png', dpi=figure.dpi*scale)
     image = Image.open(drawn).convert('RGB')
-    few = image.quantize(256, Image.Quantize.FASTOCTREE)
-    moved = max(high for _, high in ImageChops.difference(image, few.convert('RGB')).getextrema())
-    (few if moved <= 16 else image).save(small, 'PNG', optimize=True)
+    def moved(few): return max(high for _, high in ImageChops.difference(image, few.convert('RGB')).getextrema())
+    few = [image.quantize(256, method) for method in (Image.Quantize.FASTOCTREE, Image.Quantize.MEDIANCUT)]
+    closest = min(few, key=moved)
+    (closest if moved(closest) <= 16 else image).save(small, 'PNG', optimize=True)
     return small.getvalue()
 
 # %% ../nbs/api/09_plots.ipynb #e45d6647

@@ -191,8 +191,9 @@ def compare(
     this:Record, # What was just measured
     paper_data:str='CIFAR-10', # What the paper measured on
 )->Table: # The paper, this run, and the best committed record
-    "Three columns side by side, each with its data and scale"
+    "Three columns side by side, each with its data and scale; the last is left out where it is this run"
     best = best_committed(this.name)
+    if best == this: best = None
     columns = ['', f'paper ({paper_data})', f'this run ({this.source})']+([f'best committed ({best.source})'] if best else [])
     rows = [[name, paper.get(name, ''), *(r.metrics.get(name, '') for r in (this, best) if r)] for name in dict.fromkeys([*paper, *this.metrics])]
     n, seeds = ({f'{getattr(e, what):,}' for e in this.metrics.values()} for what in ('n', 'seeds'))

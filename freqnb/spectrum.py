@@ -120,9 +120,12 @@ CHUNK = 1<<19 # pixels that go through a transform at a time: they fit in a core
 
 # %% ../nbs/api/01_spectrum.ipynb #0e994d5e
 def _product_filter(x:Tensor, keep:list, basis_h:Tensor, basis_w:Tensor, out:list)->list[Tensor]:
-    "What remains of images `x` `(M, H, W)` for each weight matrix of `keep` in the real Fourier basis"
+    "What remains of images `x` `(M, H, W)` for each weight matrix of `keep`, which covers the first rows of the real Fourier bases"
     spectrum = basis_h@(x@basis_w.T)
-    return [torch.matmul(basis_h.T@(spectrum*weights), basis_w, out=low) for weights, low in zip(keep, out)]
+    def back(weights, low):
+        kh, kw = weights.shape
+        return torch.matmul(basis_h[:kh].T@(spectrum[:, :kh, :kw]*weights), basis_w[:kw], out=low)
+    return [back(weights, low) for weights, low in zip(keep, out)]
 
 # %% ../nbs/api/01_spectrum.ipynb #f1d44331
 def _fft_filter(x:Tensor, keep:list, out:list)->list[Tensor]:
@@ -147,6 +150,7 @@ def _low_filter(x:Tensor, radii:Sequence[float], shape:str, inclusive:bool):
     distance = _distance(down[:, None], across[None], shape)
     keep = [_within(distance, radius, inclusive).to(x) for radius in radii]
     if highest > 64: return partial(_fft_filter, keep=[mask[:, :w//2+1] for mask in keep])
+    keep = [mask[:(down <= radius).sum(), :(across <= radius).sum()] for mask, radius in zip(keep, radii)]
     return partial(_product_filter, keep=keep, basis_h=basis_h.to(x), basis_w=basis_w.to(x))
 
 # %% ../nbs/api/01_spectrum.ipynb #eb488d82

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from freqnb.cli import main
+
 ROOT = Path(__file__).parents[1]
 PAPERS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb')
                 if o.parent.name not in ('nbs', 'api') and not any(p[0] in '._' for p in o.relative_to(ROOT).parts))
@@ -100,17 +102,36 @@ def test_a_single_notebook_can_be_named(tmp_path):
     assert '1 of 1 notebooks ran' in done.stdout and 'planted' in done.stdout and '02_' not in done.stdout
 
 
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    "A function that runs a command line in this process, and returns its status and what it printed"
+    for name in [o for o in os.environ if o.startswith('FREQNB_')]: monkeypatch.delenv(name)
+    monkeypatch.setenv('FREQNB_HOME', str(tmp_path))
+    monkeypatch.setenv('COLUMNS', str(COLUMNS))
+    def typed(*arguments):
+        try: status = main(arguments)
+        except SystemExit as end: status = end.code or 0
+        return status, *capsys.readouterr()
+    return typed
+
+
 @pytest.mark.parametrize('arguments', [[], *([o] for o in COMMANDS)], ids=lambda o: ' '.join(o) or 'freqnb')
-def test_help_fits_a_screen(arguments, tmp_path):
-    done = freqnb(tmp_path, *arguments, '--help')
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0 and not done.stderr and len(lines) > 3
+def test_help_fits_a_screen(arguments, typed):
+    status, out, err = typed(*arguments, '--help')
+    lines = out.splitlines()
+    assert status == 0 and not err and len(lines) > 3
     assert len(lines) <= LINES and max(map(len, lines)) <= COLUMNS + 10, f'{len(lines)} lines, {max(map(len, lines))} columns'
-    if not arguments: assert [o for o in COMMANDS if f'\n  {o} ' not in done.stdout] == []
+    if not arguments: assert [o for o in COMMANDS if f'\n  {o} ' not in out] == []
 
 
 def test_help_is_what_nothing_means(tmp_path):
-    assert freqnb(tmp_path).stdout == freqnb(tmp_path, '--help').stdout
+    done = freqnb(tmp_path)
+    assert done.returncode == 0 and done.stdout == freqnb(tmp_path, '--help').stdout and 'reproduce' in done.stdout
+
+
+def test_the_console_script_passes_the_status_on(tmp_path):
+    done = freqnb(tmp_path, 'train', '--optimizer', 'lion')
+    assert done.returncode == 2 and 'lion' in done.stderr and 'Traceback' not in done.stderr
 
 
 MISTAKES = {'dance': "'dance'", 'reproduce low_frequency': 'low_frequency', 'reproduce --scale huge': 'huge', 'reproduce --seeds 0': '0',
@@ -119,13 +140,13 @@ MISTAKES = {'dance': "'dance'", 'reproduce low_frequency': 'low_frequency', 'rep
             'train --model lenet6': 'lenet6', 'train --epochs 0': '0', 'train --epochs many': 'many', 'train --band low': 'radius',
             'train --optimizer lion': 'lion', 'train --labels wrong': 'wrong', 'train --device abacus': 'abacus', 'train --seed 1.5': '1.5',
             'train --batch-size 0': '0', 'train --lr 0': '0', 'train --radius -1 --band low': '-1', 'train --width 0': '0', 'train --pad -1': '-1',
-            'save api/99_nothing': 'api/99_nothing', 'lab no_such.ipynb': 'no_such.ipynb', 'report now': 'now', 'data --root': '--root'}
+            'save api/99_nothing': 'api/99_nothing', 'report now': 'now', 'data --root': '--root'}
 
 
 @pytest.mark.parametrize('line', MISTAKES)
-def test_mistakes_get_a_sentence(line, tmp_path):
-    done = freqnb(tmp_path, *line.split())
-    said = done.stderr.strip()
-    assert done.returncode == 2, f'{done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}'
-    assert MISTAKES[line] in said and 'Traceback' not in said and len(said.splitlines()) <= 12
+def test_mistakes_get_a_sentence(line, typed, tmp_path):
+    "A mistake that raises something else would reach the reader as a traceback, and fails here"
+    status, out, err = typed(*line.split())
+    assert status == 2, f'{status}\n{out[-500:]}\n{err[-1500:]}'
+    assert MISTAKES[line] in err and len(err.strip().splitlines()) <= 12
     assert not list(tmp_path.rglob('state.pt')), 'nothing was trained'

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 FREQNB = str(Path(sys.executable).with_name('freqnb'))
-TRAIN = [FREQNB, 'train', '--data', 'planted', '--width', '4', '--epochs', '4', '--pad', '2', '--flip', '--seed', '5', '--device', 'cpu']
+TRAIN = [FREQNB, 'train', '--data', 'planted', '--width', '4', '--epochs', '3', '--pad', '2', '--flip', '--seed', '5', '--device', 'cpu']
 # Kills itself in the middle of writing the second checkpoint, as a power cut would.
 HALF_WRITTEN = '''
 import io, os, signal, sys, torch
@@ -33,7 +33,7 @@ cli.main(sys.argv[1:])
 
 
 def environment(home):
-    "A home of its own, and one thread: four small epochs then take some seconds on a busy machine too"
+    "A home of its own, and one thread: a few small epochs then take some seconds on a busy machine too"
     return {k: v for k, v in os.environ.items() if not k.startswith('FREQNB_')} | dict(FREQNB_HOME=str(home), OMP_NUM_THREADS='1')
 
 
@@ -102,7 +102,7 @@ def whole(tmp_path_factory):
 def check_same(home, whole):
     check_whole(home)
     (name, state), (expected_name, expected) = final(home), final(whole)
-    assert name == expected_name and len(state['history']) == 4
+    assert name == expected_name and len(state['history']) == 3
     assert state['history'] == expected['history'] and equal(state, expected)
 
 
@@ -119,7 +119,7 @@ def test_killed_after_the_first_checkpoint(whole, tmp_path):
     wait_for(lambda: checkpoints(tmp_path), process)
     assert kill(process), 'the run was over before it could be killed'
     check_whole(tmp_path)
-    assert epochs_done(tmp_path)[0] in (1, 2, 3)
+    assert epochs_done(tmp_path)[0] in (1, 2)
     train(tmp_path)
     check_same(tmp_path, whole)
 
@@ -156,17 +156,13 @@ def test_killed_in_the_middle_of_writing(whole, tmp_path):
 def test_the_same_line_again_loads(whole):
     file, = checkpoints(whole)
     before, stamp = file.read_bytes(), file.stat().st_mtime_ns
-    first, second = train(whole), train(whole)
-    assert first.stdout == second.stdout and 'test accuracy' in first.stdout
+    assert 'test accuracy' in train(whole).stdout
     assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, stamp) and checkpoints(whole) == [file]
 
 
 def test_another_line_is_another_run(whole, tmp_path):
+    "And its bar, with steps and the time left, goes to standard error"
     other = [*TRAIN[:TRAIN.index('--epochs')], '--epochs', '1', *TRAIN[TRAIN.index('--epochs') + 2:]]
-    train(tmp_path, other)
+    done = train(tmp_path, other)
     assert final(tmp_path)[0] != final(whole)[0]
-
-
-def test_progress_is_shown_with_the_time_left(tmp_path):
-    done = train(tmp_path, [*TRAIN, '--epochs', '1'])
     assert 'step' in done.stderr and '<' in done.stderr and 'step' not in done.stdout
