@@ -49,7 +49,7 @@ def paper_notebooks(
 # %% ../nbs/api/11_cli.ipynb #61802df2
 def _keep_for_good(notebook)->None:
     "Drop what would not be the same in another run: counts, times, and views of widgets that live in a kernel"
-    notebook.metadata.pop('widgets', None)
+    for name in [name for name in notebook.metadata if name != 'kernelspec']: del notebook.metadata[name]
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)
         if cell.cell_type != 'code': continue
@@ -91,7 +91,10 @@ def _choose(scale:str, data:str|None, seeds:int|None, device:str|None)->dict:
     "The reader's choices as the environment of a kernel, whose widgets store their pictures"
     if scale not in SCALES: raise ValueError(f'scale is one of {", ".join(SCALES)}; got {scale!r}')
     if seeds is not None and seeds < 1: raise ValueError(f'seeds is a whole number >= 1, got {seeds}')
-    path = Path(data).expanduser() if data else None
+    path, names = Path(data).expanduser() if data else None, [source.name for source in sources()]
+    if path and data not in names and not path.exists():
+        raise ValueError(f'data is one of {", ".join(names)}, or the path of a folder, .zip or .npz; got {data!r}')
+    if device: pick_device(device)
     choices = dict(STATIC=1, SCALE=scale, DATA=path.resolve() if path and path.exists() else data, SEEDS=seeds, DEVICE=device)
     return {f'FREQNB_{name}': str(value) for name, value in choices.items() if value is not None}
 

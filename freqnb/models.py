@@ -150,6 +150,7 @@ def create(
 )->nn.Sequential: # Images `(N, C, H, W)` in [0, 1] to logits `(N, classes)`
     "A freshly initialised network whose first layer, `normalize`, takes images in [0, 1]"
     if name not in NETS: raise ValueError(f'unknown network {name!r}; there are {", ".join(NETS)}')
+    if options.get('width', 1) < 1: raise ValueError(f'width is a number of channels >= 1, got {options["width"]!r}')
     net = NETS[name](classes, channels, **options)
     normalize = Normalize(mean or [.5]*channels, std or [.25]*channels)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))

@@ -39,6 +39,11 @@ class Claim:
         if self.effect.low > self.threshold: return 'reproduced'
         return 'not reproduced' if self.effect.high < self.threshold else 'undecided'
 
+    @property
+    def counts(self)->str: # Such as '2,000, 3'
+        "Images and seeds"
+        return f'{self.effect.n:,}, {self.effect.seeds}'
+
 # %% ../nbs/api/08_records.ipynb #da4fca15
 @dataclass
 class Table:
@@ -86,8 +91,8 @@ class Record:
 
     def table(self)->Table:
         "The claims with effect, interval, n, seeds, data and verdict"
-        rows = [[c.says, c.section, c.measured, c.effect, c.effect.n, c.effect.seeds, c.verdict] for c in self.claims]
-        return Table(['claim', 'where', 'effect', 'measured [95%]', 'n', 'seeds', 'verdict'], rows, f'{self.source}; {self.device}')
+        rows = [[f'{c.says} ({c.section})', f'{c.measured}: {c.effect}', c.counts, c.verdict] for c in self.claims]
+        return Table(['claim', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, f'{self.source}; {self.device}')
 
     def _repr_html_(self)->str: return self.table()._repr_html_()
 
@@ -118,8 +123,8 @@ def repository()->Path|None: # The folder that holds `nbs`, or None where freqnb
 # %% ../nbs/api/08_records.ipynb #170c4700
 def record_folders()->list[Path]: # Existing or not
     "Your own records first, then the committed ones"
-    own = Path(os.environ.get('FREQNB_RECORDS') or home()/'records')
-    return [own]+([repository()/'nbs'/'records'] if repository() else [])
+    own = Path(os.environ.get('FREQNB_RECORDS') or home()/'records').resolve()
+    return list(dict.fromkeys([own]+([repository().resolve()/'nbs'/'records'] if repository() else [])))
 
 # %% ../nbs/api/08_records.ipynb #2d971ab3
 def _to_json(r:Record)->str:
@@ -194,13 +199,15 @@ def compare(
     "Three columns side by side, each with its data and scale; the last is left out where it is this run"
     best = best_committed(this.name)
     if best == this: best = None
-    columns = ['', f'paper ({paper_data})', f'this run ({this.source})']+([f'best committed ({best.source})'] if best else [])
-    rows = [[name, paper.get(name, ''), *(r.metrics.get(name, '') for r in (this, best) if r)] for name in dict.fromkeys([*paper, *this.metrics])]
+    columns = {f'paper ({paper_data})': paper, f'this run ({this.source})': this.metrics}
+    if best: columns[f'best committed ({best.source})'] = best.metrics
+    columns = {title: values for title, values in columns.items() if values}
+    rows = [[name, *(values.get(name, '') for values in columns.values())] for name in dict.fromkeys([*paper, *this.metrics])]
     n, seeds = ({f'{getattr(e, what):,}' for e in this.metrics.values()} for what in ('n', 'seeds'))
-    return Table(columns, rows, f'this run: n = {" or ".join(sorted(n))} images, {" or ".join(sorted(seeds))} seed(s), 95% intervals')
+    return Table(['', *columns], rows, f'this run: n = {" or ".join(sorted(n))} images, {" or ".join(sorted(seeds))} seed(s), 95% intervals')
 
 # %% ../nbs/api/08_records.ipynb #99acf6fa
 def report()->Table: # One row a claim
     "Every claim that was measured here, with its verdict"
-    rows = [[r.name, r.source, c.says, c.effect, c.effect.n, c.effect.seeds, c.verdict] for r in records() for c in r.claims]
-    return Table(['notebook', 'scale, data', 'claim', 'measured [95%]', 'n', 'seeds', 'verdict'], rows)
+    rows = [[f'{c.says} ({c.section})', r.source, str(c.effect), c.counts, c.verdict] for r in records() for c in r.claims]
+    return Table(['claim', 'scale, data', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)

@@ -175,9 +175,10 @@ def low_passes(
     out:Sequence[Tensor]|None=None, # Memory to write into, one tensor like `x` a radius; new memory costs as much time as the filter
 )->list[Tensor]: # The low part of `x` at each radius, each `(N, C, H, W)`
     "The low parts of `x` at all `radii`, from one forward transform"
-    if not len(radii): raise ValueError(f'expected at least one radius, got {radii!r}')
+    if not len(radii) or not all(radius >= 0 for radius in radii):
+        raise ValueError(f'expected radii, at least one, each a number of cycles >= 0; got {radii!r}')
     source = _as_float(x)
-    planes = source.reshape(-1, *x.shape[-2:])
+    planes = source.reshape(-1, *x.shape[-2:]).contiguous()
     low_filter = _low_filter(source, [float(radius) for radius in radii], shape, inclusive)
     if source.requires_grad and torch.is_grad_enabled(): lows = low_filter(planes, out=[None]*len(radii))
     else:

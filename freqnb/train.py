@@ -156,23 +156,25 @@ def pick_device(
     device:str|torch.device|None=None, # A device's name; `FREQNB_DEVICE`, else a GPU where there is one, when None
 )->torch.device: # The device to train and measure on
     "The device the reader asked for, or the fastest one"
-    best = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(device or os.environ.get('FREQNB_DEVICE') or best)
+    wanted = device or os.environ.get('FREQNB_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try: return torch.zeros(1, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"cannot compute on {wanted!r}; expected 'cpu', or 'cuda' where torch finds a GPU") from error
 
-# %% ../nbs/api/06_train.ipynb #04d9a9e2
+# %% ../nbs/api/06_train.ipynb #4a92d68c
 def _computes_bfloat16(device:torch.device)->bool:
     "Whether `device` multiplies bfloat16 in hardware"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     supported = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
     return device.type == 'cpu' and supported is not None and supported()
 
-# %% ../nbs/api/06_train.ipynb #bf3dc33e
+# %% ../nbs/api/06_train.ipynb #01aa1280
 def _precision(recipe:Recipe, device:torch.device)->str:
     "'float32' or 'bfloat16' for a settled recipe on `device`"
     if recipe.precision != 'auto': return recipe.precision
     return 'bfloat16' if _computes_bfloat16(device) else 'float32'
 
-# %% ../nbs/api/06_train.ipynb #c4847ea9
+# %% ../nbs/api/06_train.ipynb #af08d3b1
 def shuffle_labels(
     y:Tensor, # Labels `(N,)`
     seed:int, # Decides the permutation
@@ -181,7 +183,7 @@ def shuffle_labels(
     permutation = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     return y[permutation], permutation
 
-# %% ../nbs/api/06_train.ipynb #1ba722cf
+# %% ../nbs/api/06_train.ipynb #cf441f72
 def band_of(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     recipe:Recipe, # A settled recipe: its `band`, `radius` and `rescale` count
@@ -191,7 +193,7 @@ def band_of(
     part = split_bands(x, recipe.radius)[recipe.band == 'high']
     return rescale(part, recipe.rescale, x.mean((-2, -1), keepdim=True))
 
-# %% ../nbs/api/06_train.ipynb #00db217c
+# %% ../nbs/api/06_train.ipynb #859dbbd2
 def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tuple[Callable,Tensor|None]:
     "A function that yields the batches of a settled recipe, as `Images.batches` does, and the labels' permutation or None"
     y, permutation = (train.y, None) if recipe.labels == 'natural' else shuffle_labels(train.y, recipe.seed)
@@ -202,7 +204,7 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
     x = train.x if recipe.band == 'all' else band_of(train.float(), recipe)
     return partial(batches, x.to(device), y.to(device)), permutation
 
-# %% ../nbs/api/06_train.ipynb #569c7c6c
+# %% ../nbs/api/06_train.ipynb #8215774b
 @dataclass
 class Run:
     "A trained network and how it came about"
@@ -218,19 +220,19 @@ class Run:
         "How long the training took"
         return sum(epoch['seconds'] for epoch in self.history)
 
-# %% ../nbs/api/06_train.ipynb #45ff9e88
+# %% ../nbs/api/06_train.ipynb #91955542
 def _identity(recipe:Recipe, data:dict, precision:str, device:torch.device, measure:dict, objective:Callable)->dict:
     "What decides a run, and nothing else"
     settings = asdict(recipe)
     for name in ('scale', 'precision', 'data', 'images'): del settings[name]
     return dict(settings, data=data, precision=precision, device=device.type, measure=sorted(measure), objective=objective.__name__)
 
-# %% ../nbs/api/06_train.ipynb #43417b99
+# %% ../nbs/api/06_train.ipynb #c73ec2fa
 def _key(identity:dict)->str:
     "A short name for an identity"
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../nbs/api/06_train.ipynb #ecf4946b
+# %% ../nbs/api/06_train.ipynb #b9aa7e2e
 def cross_entropy(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -241,12 +243,12 @@ def cross_entropy(
     logits = model(x).float()
     return F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing), logits
 
-# %% ../nbs/api/06_train.ipynb #899cf192
+# %% ../nbs/api/06_train.ipynb #1a0f7921
 def _epoch_seed(seed:int, epoch:int)->int:
     "One stream of randomness for each epoch of each seed"
     return int.from_bytes(hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()[:7], 'big')
 
-# %% ../nbs/api/06_train.ipynb #a4a20d15
+# %% ../nbs/api/06_train.ipynb #edd105cf
 def train_epoch(
     model:nn.Module, # Changed in place
     epoch_batches:Iterable, # Pairs of images `(B, C, H, W)` and labels `(B,)` on the model's device
@@ -274,7 +276,7 @@ def train_epoch(
     loss, train_accuracy = (totals/seen).tolist()
     return dict(loss=loss, train_accuracy=train_accuracy)
 
-# %% ../nbs/api/06_train.ipynb #3db98425
+# %% ../nbs/api/06_train.ipynb #8a20c03b
 def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     "The recipe's network with its initial weights, normalising by the statistics of the first images it will train on"
     x, _ = next(iter(feed(2000)))
@@ -283,7 +285,7 @@ def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     torch.manual_seed(_epoch_seed(recipe.seed, -1))
     return create(recipe.model, classes, x.shape[1], mean, std, **options)
 
-# %% ../nbs/api/06_train.ipynb #c9372c26
+# %% ../nbs/api/06_train.ipynb #a941be4f
 @dataclass
 class _State:
     "What a run needs to go on: everything else follows from the recipe and the epoch"
@@ -301,7 +303,7 @@ class _State:
         for name in ('model', 'optimizer', 'schedule'): getattr(self, name).load_state_dict(state[name])
         self.history = state['history']
 
-# %% ../nbs/api/06_train.ipynb #d68fe080
+# %% ../nbs/api/06_train.ipynb #1e4b347d
 def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.device)->_State:
     "A run before its first step"
     model = _new_model(recipe, feed, classes).to(device, memory_format=torch.channels_last)
@@ -309,14 +311,14 @@ def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.de
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(recipe, step, steps))
     return _State(model, optimizer, schedule)
 
-# %% ../nbs/api/06_train.ipynb #7c5d2c39
+# %% ../nbs/api/06_train.ipynb #fbf2f5ab
 def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->dict:
     "Validation accuracy, and whatever else was asked for along training"
     hits = sum((predict(model, x).argmax(1) == y).sum().item() for x, y in valid.batches(500))
     values = dict(valid_accuracy=hits/len(valid)) if len(valid) else {}
     return values|{name: float(f(model)) for name, f in measure.items()}
 
-# %% ../nbs/api/06_train.ipynb #cb302b0e
+# %% ../nbs/api/06_train.ipynb #d3e1c9a8
 def fit(
     recipe:Recipe, # What to train
     splits:Splits|None=None, # Images for it; `load(recipe.data)` when None
@@ -328,7 +330,7 @@ def fit(
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, device, progress)[0]
 
-# %% ../nbs/api/06_train.ipynb #9d1eb263
+# %% ../nbs/api/06_train.ipynb #25c31afd
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
@@ -344,7 +346,7 @@ def fit_all(
     with progress_bar(total, progress) as bar:
         return [_fit(recipe, sources[recipe.data], measure or {}, objective, device, bar) for recipe in recipes]
 
-# %% ../nbs/api/06_train.ipynb #75f909c3
+# %% ../nbs/api/06_train.ipynb #af07e494
 def progress_bar(
     total:int, # Steps to come
     show:bool=True, # Whether to draw it; never in nbdev's tests
@@ -353,12 +355,12 @@ def progress_bar(
     from tqdm import tqdm
     return tqdm(total=total, disable=not show or bool(os.environ.get('IN_TEST')), unit='step', mininterval=.5, smoothing=.1, dynamic_ncols=True)
 
-# %% ../nbs/api/06_train.ipynb #1616ee79
+# %% ../nbs/api/06_train.ipynb #119b4ee1
 def _describe(images:Images|StreamedImages)->dict:
     "The data of a run: what it is called, and what it is"
     return dict(name=images.name, fingerprint=images.fingerprint, images=len(images), lossy=images.lossy)
 
-# %% ../nbs/api/06_train.ipynb #62529d4c
+# %% ../nbs/api/06_train.ipynb #237f2412
 def _epoch(state:_State, feed:Callable, recipe:Recipe, objective:Callable, precision:str, tick:Callable)->dict:
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     seed = _epoch_seed(recipe.seed, len(state.history))
@@ -369,7 +371,7 @@ def _epoch(state:_State, feed:Callable, recipe:Recipe, objective:Callable, preci
     if math.isfinite(row['loss']): return row|dict(seconds=time.perf_counter()-start)
     raise FloatingPointError(f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history)+1}; try a smaller lr than {recipe.lr}')
 
-# %% ../nbs/api/06_train.ipynb #ddc879a6
+# %% ../nbs/api/06_train.ipynb #d52ee6f8
 def _fit(recipe:Recipe, splits:Splits, measure:dict, objective:Callable, device:torch.device, bar)->Run:
     "`fit` for one settled recipe, with a bar to move"
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)

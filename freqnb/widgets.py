@@ -91,21 +91,29 @@ show();
 """.replace('\n', '')
 STILL = 'A still picture: the notebook is not trusted, or scripts are off.'
 
-# %% ../nbs/api/10_widgets.ipynb #7806fea8
+# %% ../nbs/api/10_widgets.ipynb #74db139f
+def _start(
+    labels:dict[str, list[str]], # For each axis the labels of its values
+)->tuple[int, ...]: # A position on each axis, from 0
+    "Where the sliders stand at first: in the middle, where a picture tells more than at an end"
+    return tuple((len(values) - 1)//2 for values in labels.values())
+
+# %% ../nbs/api/10_widgets.ipynb #f9d269ca
 def _slider_html(
     name:str, # The axis
     labels:list[str], # A label for each of its values
+    at:int, # The value it stands at, from 0
 )->str: # A labelled slider, disabled until the handler runs
     "An axis as HTML"
     return (f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0">'
         f'<label style="display:flex;align-items:center;flex:1">{escape(name)}'
-        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" disabled autocomplete="off" '
-        f'data-lm-suppress-shortcuts="true" aria-valuetext="{escape(labels[0])}" '
+        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="{at}" disabled autocomplete="off" '
+        f'data-lm-suppress-shortcuts="true" aria-valuetext="{escape(labels[at])}" '
         f'data-labels="{escape(json.dumps(labels, ensure_ascii=False))}" '
         f'style="flex:1;min-width:6rem;height:2rem;margin:0 .75rem"></label>'
-        f'<output aria-live="off" style="min-width:4em">{escape(labels[0])}</output></div>')
+        f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output></div>')
 
-# %% ../nbs/api/10_widgets.ipynb #13561ee4
+# %% ../nbs/api/10_widgets.ipynb #76bd16d3
 def _explorer_html(
     frames:list[bytes], # WebP pictures, the last axis running fastest
     axes:dict[str, list[str]], # For each axis the labels of its values
@@ -113,15 +121,16 @@ def _explorer_html(
     width:int, # Width of a picture, in pixels
 )->str: # The same text for the same pictures
     "Pictures and their sliders as HTML"
-    stored = [b64encode(frame).decode() for frame in frames]
+    stored, start = [b64encode(frame).decode() for frame in frames], _start(axes)
+    first = [*product(*(range(len(labels)) for labels in axes.values()))].index(start)
     return ('<div class="freqnb-explorer" style="max-width:100%">'
         '<style>.freqnb-explorer :focus-visible{outline:2px solid currentColor;outline-offset:2px}</style>'
-        + ''.join(_slider_html(name, labels) for name, labels in axes.items())
-        + f'<img src="data:image/webp;base64,{stored[0]}" alt="{escape(alt)}" width="{width}" '
+        + ''.join(_slider_html(name, labels, at) for (name, labels), at in zip(axes.items(), start))
+        + f'<img src="data:image/webp;base64,{stored[first]}" alt="{escape(alt)}" width="{width}" '
         f'style="display:block;max-width:100%;height:auto" data-frames="{" ".join(stored)}" onload="{escape(HANDLER)}">'
         f'<small>{STILL}</small></div>')
 
-# %% ../nbs/api/10_widgets.ipynb #40d60d07
+# %% ../nbs/api/10_widgets.ipynb #8fb53807
 FRAMES, SECONDS = 200, 2
 
 def static(
@@ -129,14 +138,14 @@ def static(
     "Whether outputs are saved for readers without a kernel"
     return os.environ.get('FREQNB_STATIC', '0') not in ('', '0')
 
-# %% ../nbs/api/10_widgets.ipynb #9629794e
+# %% ../nbs/api/10_widgets.ipynb #486c2d92
 def _label(
     value:Any, # A value of an axis
 )->str: # At most six digits for a float
     "A value as the slider shows it"
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/api/10_widgets.ipynb #8c1d131d
+# %% ../nbs/api/10_widgets.ipynb #8304ef35
 def _axis_values(
     name:str, # The axis
     values:Iterable, # Its values
@@ -146,7 +155,7 @@ def _axis_values(
     if not values: raise ValueError(f'axis {name!r} has no values; expected at least one')
     return values
 
-# %% ../nbs/api/10_widgets.ipynb #4e91a68a
+# %% ../nbs/api/10_widgets.ipynb #4f2995b3
 class Explorer:
     "Sliders over the pictures that `f` returns, live with a kernel and stored without one"
     def __init__(self,
@@ -160,7 +169,7 @@ class Explorer:
         self.labels = {name: [_label(value) for value in values] for name, values in self.axes.items()}
         self.alt = alt or f"{getattr(f, '__name__', 'picture')} by {' and '.join(axes)}"
         self._frames = {}
-        self.html() if static() else self.frame(*[0]*len(axes))
+        self.html() if static() else self.frame(*_start(self.labels))
 
     def __len__(self)->int: return prod(map(len, self.axes.values()))
 
@@ -171,8 +180,8 @@ class Explorer:
     def sliders(self)->dict[str, Any]:
         "An ipywidgets slider for each axis"
         from ipywidgets import SelectionSlider
-        sliders = {name: SelectionSlider(options=list(zip(self.labels[name], values)), index=0, description=name,
-            continuous_update=True, readout=True) for name, values in self.axes.items()}
+        sliders = {name: SelectionSlider(options=list(zip(self.labels[name], values)), index=at, description=name,
+            continuous_update=True, readout=True) for (name, values), at in zip(self.axes.items(), _start(self.labels))}
         for slider in sliders.values(): slider.observe(self._moved, 'index')
         return sliders
 
@@ -197,7 +206,7 @@ class Explorer:
         spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(self.alt)}</span>')
         return VBox([*self.sliders.values(), spoken, self.image, self.message])
 
-# %% ../nbs/api/10_widgets.ipynb #2e72abef
+# %% ../nbs/api/10_widgets.ipynb #63e959fe
 @patch
 def frame(self:Explorer,
     *place:int, # A position on each axis, from 0
@@ -208,13 +217,13 @@ def frame(self:Explorer,
         self._frames[place] = encode(pixels(self.f(**values)))
     return self._frames[place]
 
-# %% ../nbs/api/10_widgets.ipynb #0ab8d9ee
+# %% ../nbs/api/10_widgets.ipynb #151e90fc
 @patch
 def places(self:Explorer)->Iterable[tuple[int, ...]]:
     "Every place of the sliders, the last axis running fastest"
     return product(*(range(len(values)) for values in self.axes.values()))
 
-# %% ../nbs/api/10_widgets.ipynb #d2b5b604
+# %% ../nbs/api/10_widgets.ipynb #5a185a49
 @patch
 def html(self:Explorer)->str:
     "Every picture and the sliders, for a page without a kernel"
@@ -225,11 +234,11 @@ def html(self:Explorer)->str:
     frames = [self.frame(*place) for place in self.places()]
     return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
 
-# %% ../nbs/api/10_widgets.ipynb #e303dad1
+# %% ../nbs/api/10_widgets.ipynb #f18ef0dc
 @patch
 def _place(self:Explorer)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
 
-# %% ../nbs/api/10_widgets.ipynb #bc08040d
+# %% ../nbs/api/10_widgets.ipynb #56f0b59b
 @patch
 def _moved(self:Explorer, change:dict)->None:
     "Show the picture of the sliders' new place; an error is written under it and raised"
@@ -239,14 +248,14 @@ def _moved(self:Explorer, change:dict)->None:
         self.message.value = f'{type(error).__name__}: {error}'
         raise
 
-# %% ../nbs/api/10_widgets.ipynb #ca6524ad
+# %% ../nbs/api/10_widgets.ipynb #f3ddccf2
 @patch
 def _drawn_in_time(self:Explorer)->bool:
     "Draw all pictures, or give up after a while"
     end = monotonic() + SECONDS
     return len(self) <= FRAMES and all(self.frame(*place) and monotonic() < end for place in self.places())
 
-# %% ../nbs/api/10_widgets.ipynb #c776d0e6
+# %% ../nbs/api/10_widgets.ipynb #be6b2864
 @patch
 def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
     "The live widget where there is a kernel, the page for everyone else, and a line of text"
@@ -254,7 +263,7 @@ def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]
     if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
     return bundle | {'text/plain': repr(self)}
 
-# %% ../nbs/api/10_widgets.ipynb #f9924435
+# %% ../nbs/api/10_widgets.ipynb #932c45e7
 def confidences(
     model:Callable[[Tensor], Tensor], # Images to logits
     x:Tensor, # Images `(N, C, H, W)`
@@ -268,7 +277,7 @@ def confidences(
     finally:
         for m, mode in modes.items(): m.training = mode
 
-# %% ../nbs/api/10_widgets.ipynb #948a03c8
+# %% ../nbs/api/10_widgets.ipynb #5d36e0d8
 @cache
 def _font(
     size:int, # Height, in pixels
@@ -278,7 +287,7 @@ def _font(
     from PIL import ImageFont
     return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC)
 
-# %% ../nbs/api/10_widgets.ipynb #d7d5babb
+# %% ../nbs/api/10_widgets.ipynb #4c6f5a46
 def _write_between(
     draw:Any, # Pillow's pen
     left:str, # Text from the left edge, cut short where it does not fit
@@ -296,7 +305,7 @@ def _write_between(
     draw.text((x + 3, y), left, 0, font)
     draw.text((x + width - 3, y), right, 0, font, anchor='ra')
 
-# %% ../nbs/api/10_widgets.ipynb #acd8b314
+# %% ../nbs/api/10_widgets.ipynb #3cac92ca
 LINE, GAP = 20, 8
 
 def _draw_cell(
@@ -316,7 +325,7 @@ def _draw_cell(
         draw.rectangle((x, top, x + round(p*(width - 1)), top + LINE - 3), '#c8c8c8')
         _write_between(draw, name, f'{p:.0%}', x, top, width)
 
-# %% ../nbs/api/10_widgets.ipynb #f55eab5f
+# %% ../nbs/api/10_widgets.ipynb #594debc0
 def _draw_parts(
     parts:list[Tensor], # For each column its images `(N, C, H, W)`, in [0, 1]
     heads:list[list[tuple[str, str]]], # For each column and image the two lines of its heading
@@ -335,7 +344,7 @@ def _draw_parts(
             _draw_cell(canvas, (column*across, i*down), picture, heads[column][i], rows[column][i])
     return np.asarray(canvas)
 
-# %% ../nbs/api/10_widgets.ipynb #24b63d88
+# %% ../nbs/api/10_widgets.ipynb #9eba4687
 def _top_rows(
     model:Callable|None, # Images to logits, or None
     parts:Tensor, # Parts `(P, N, C, H, W)` of the images
@@ -353,7 +362,7 @@ def _top_rows(
             for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))]
     return [rows[j:j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
 
-# %% ../nbs/api/10_widgets.ipynb #748c7a82
+# %% ../nbs/api/10_widgets.ipynb #282e35a6
 def _shares(
     part:Tensor, # Part `(N, C, H, W)` of each image
     x:Tensor, # The images
@@ -362,7 +371,7 @@ def _shares(
     share = part.square().flatten(1).sum(1)/x.square().flatten(1).sum(1).clamp(min=1e-12)
     return [f'{s:.1%} of the energy' for s in share.tolist()]
 
-# %% ../nbs/api/10_widgets.ipynb #937af38a
+# %% ../nbs/api/10_widgets.ipynb #2c024d1d
 def _explore_parts(
     split:Callable[[Tensor, Any], tuple[Tensor, Tensor]], # Images and a value to their two parts
     x:Tensor, # Images `(N, C, H, W)`
@@ -390,7 +399,7 @@ def _explore_parts(
         return _draw_parts(shown, heads, [rows[0], rows[at], rows[at + 1]])
     return Explorer(draw, alt=alt, **{axis: values})
 
-# %% ../nbs/api/10_widgets.ipynb #6a9e7e9a
+# %% ../nbs/api/10_widgets.ipynb #3c9112d7
 def explore_split(
     x:Tensor, # Images `(N, C, H, W)`
     radii:Iterable[float]=range(1, 17), # Radii to choose from, in cycles per image
@@ -406,7 +415,7 @@ def explore_split(
     return _explore_parts(split, x, 'radius', radii, ('low, r ≤ {}', 'high, r > {}'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))
 
-# %% ../nbs/api/10_widgets.ipynb #7b8a4042
+# %% ../nbs/api/10_widgets.ipynb #857d374f
 def explore_svd(
     x:Tensor, # Images `(N, C, H, W)`
     ranks:Iterable[int]=range(1, 17), # Ranks to choose from
