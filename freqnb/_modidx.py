@@ -259,6 +259,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'freqnb.spectrum._product_filter': ('api/spectrum.html#_product_filter', 'freqnb/spectrum.py'),
                                  'freqnb.spectrum._real_fourier': ('api/spectrum.html#_real_fourier', 'freqnb/spectrum.py'),
                                  'freqnb.spectrum._within': ('api/spectrum.html#_within', 'freqnb/spectrum.py'),
+                                 'freqnb.spectrum._write_bands': ('api/spectrum.html#_write_bands', 'freqnb/spectrum.py'),
                                  'freqnb.spectrum.apply_mask': ('api/spectrum.html#apply_mask', 'freqnb/spectrum.py'),
                                  'freqnb.spectrum.dct2': ('api/spectrum.html#dct2', 'freqnb/spectrum.py'),
                                  'freqnb.spectrum.dct_basis': ('api/spectrum.html#dct_basis', 'freqnb/spectrum.py'),

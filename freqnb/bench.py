@@ -153,7 +153,7 @@ def _radii(n:int=2_000, radii:Sequence[int]=range(4, 17))->tuple[Callable,Callab
     x, part = (images := torch.rand(n, 3, 32, 32)), images[:n//20].numpy()
     lows, high = [torch.empty_like(x) for _ in radii], torch.empty_like(x)
     def ours():
-        for low in low_passes(x, radii, out=lows): torch.sub(x, low, out=high)
+        low_passes(x, radii, out=lows+[high]*len(radii))
     return timed(ours), timed(lambda: [_filter_loop(part, radius) for radius in radii], n/len(part))
 
 # %% ../nbs/api/13_bench.ipynb #4f2293f4

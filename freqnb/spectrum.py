@@ -7,9 +7,9 @@ __all__ = ['CHUNK', 'frequency_grid', 'radial_mask', 'square_mask', 'ring_mask',
            'low_pass', 'split_bands', 'high_pass', 'svd_split', 'rescale', 'kept_coefficients', 'kept_energy',
            'radial_energy', 'dct_basis', 'dct2', 'idct2']
 
-# %% ../nbs/api/01_spectrum.ipynb #b1329782
+# %% ../nbs/api/01_spectrum.ipynb #c9be3f94
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -115,8 +115,8 @@ def _real_fourier(n:int, highest:int)->tuple[Tensor,Tensor]:
         frequencies += [k]*len(waves)
     return torch.stack(rows), torch.tensor(frequencies).double()
 
-# %% ../nbs/api/01_spectrum.ipynb #bd58bfa6
-CHUNK = 1<<19 # pixels that go through a transform at a time: they fit in a core's cache
+# %% ../nbs/api/01_spectrum.ipynb #07ac8cdd
+CHUNK = 1<<18 # pixels that go through a transform at a time: they fit in a core's cache
 
 # %% ../nbs/api/01_spectrum.ipynb #0e994d5e
 def _product_filter(x:Tensor, keep:list, basis_h:Tensor, basis_w:Tensor, out:list)->list[Tensor]:
@@ -161,33 +161,41 @@ def _chunks(x:Tensor)->Iterator[slice]:
 
 # %% ../nbs/api/01_spectrum.ipynb #a498930a
 def _check_out(x:Tensor, out:Sequence[Tensor], count:int)->None:
-    "Refuse memory that does not fit the result"
-    if len(out) == count and all(o.shape == x.shape and o.dtype == x.dtype and o.is_contiguous() for o in out): return
+    "Refuse memory that does not fit `count` low parts, or as many low and high parts"
+    fits = all(o.shape == x.shape and o.dtype == x.dtype and o.is_contiguous() for o in out)
+    if fits and len(out) in (count, 2*count): return
     given = [(tuple(o.shape), o.dtype) for o in out]
-    raise ValueError(f'out takes {count} contiguous tensors of shape {tuple(x.shape)} and {x.dtype}, got {given}')
+    raise ValueError(f'out takes {count} or {2*count} contiguous tensors of shape {tuple(x.shape)} and {x.dtype}, got {given}')
 
-# %% ../nbs/api/01_spectrum.ipynb #9035c29c
+# %% ../nbs/api/01_spectrum.ipynb #fe360bdf
+def _write_bands(planes:Tensor, low_filter:Callable, lows:Sequence[Tensor], highs:Sequence[Tensor]=())->None:
+    "Write the low parts of `planes` `(M, H, W)`, and the rest where there is memory for it, while a chunk is in the cache"
+    for part in _chunks(planes):
+        low_filter(planes[part], out=[low[part] for low in lows])
+        for low, high in zip(lows, highs): torch.sub(planes[part], low[part], out=high[part])
+
+# %% ../nbs/api/01_spectrum.ipynb #29132226
 def low_passes(
     x:Tensor, # Images `(N, C, H, W)`
     radii:Sequence[float], # Several radii, in cycles per image
     shape:str='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:Sequence[Tensor]|None=None, # Memory to write into, one tensor like `x` a radius; new memory costs as much time as the filter
+    out:Sequence[Tensor]|None=None, # Memory for the low parts and, after them, if wanted, for the high parts; each like `x`
 )->list[Tensor]: # The low part of `x` at each radius, each `(N, C, H, W)`
     "The low parts of `x` at all `radii`, from one forward transform"
     if not len(radii) or not all(radius >= 0 for radius in radii):
         raise ValueError(f'expected radii, at least one, each a number of cycles >= 0; got {radii!r}')
-    source = _as_float(x)
+    source, count = _as_float(x), len(radii)
     planes = source.reshape(-1, *x.shape[-2:]).contiguous()
     low_filter = _low_filter(source, [float(radius) for radius in radii], shape, inclusive)
-    if source.requires_grad and torch.is_grad_enabled(): lows = low_filter(planes, out=[None]*len(radii))
+    if source.requires_grad and torch.is_grad_enabled(): parts = low_filter(planes, out=[None]*count)
     else:
-        if out is not None: _check_out(source, out, len(radii))
-        lows = [torch.empty_like(planes) for _ in radii] if out is None else [low.view(planes.shape) for low in out]
-        for part in _chunks(planes): low_filter(planes[part], out=[low[part] for low in lows])
-    return [low.view(x.shape).to(x.dtype) for low in lows]
+        if out is not None: _check_out(source, out, count)
+        parts = [torch.empty_like(planes) for _ in radii] if out is None else [part.view(planes.shape) for part in out]
+        _write_bands(planes, low_filter, parts[:count], parts[count:])
+    return [low.view(x.shape).to(x.dtype) for low in parts[:count]]
 
-# %% ../nbs/api/01_spectrum.ipynb #58b8c009
+# %% ../nbs/api/01_spectrum.ipynb #7486849f
 def low_pass(
     x:Tensor, # Images `(N, C, H, W)`
     radius:float, # Frequencies up to this far from zero are kept, in cycles per image
@@ -197,26 +205,20 @@ def low_pass(
     "The frequencies of `x` inside `radius`: LFC (Wang et al. 2020, section 3.1)"
     return low_passes(x, [radius], shape, inclusive)[0]
 
-# %% ../nbs/api/01_spectrum.ipynb #4f8281d2
+# %% ../nbs/api/01_spectrum.ipynb #3bfafc0a
 def split_bands(
     x:Tensor, # Images `(N, C, H, W)`
     radius:float, # Frequencies up to this far from zero are low, in cycles per image
     shape:str='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:tuple[Tensor,Tensor]|None=None, # Memory for the two parts, each like `x`
+    out:tuple[Tensor,Tensor]|None=None, # Memory for the two parts, each like `x`; new memory costs as much time as the filter
 )->tuple[Tensor,Tensor]: # Low and high parts, each `(N, C, H, W)`, that sum to `x`
     "Split `x` into its frequencies inside `radius` and the rest"
-    if out is None:
-        low = low_pass(x, radius, shape, inclusive)
-        return low, x-low
-    _check_out(x, out, 2)
-    low, high = out
-    for part in _chunks(x):
-        low_passes(x[part], [radius], shape, inclusive, out=[low[part]])
-        torch.sub(x[part], low[part], out=high[part])
-    return low, high
+    if out is not None and len(out) != 2: raise ValueError(f'out takes two tensors, got {len(out)}')
+    low = low_passes(x, [radius], shape, inclusive, out)[0]
+    return (low, x-low) if out is None else tuple(out)
 
-# %% ../nbs/api/01_spectrum.ipynb #44b1d777
+# %% ../nbs/api/01_spectrum.ipynb #cbeecc76
 def high_pass(
     x:Tensor, # Images `(N, C, H, W)`
     radius:float, # Frequencies further than this from zero are kept, in cycles per image
@@ -226,7 +228,7 @@ def high_pass(
     "The frequencies of `x` outside `radius`: HFC (Wang et al. 2020, section 3.1)"
     return split_bands(x, radius, shape, inclusive)[1]
 
-# %% ../nbs/api/01_spectrum.ipynb #532fed20
+# %% ../nbs/api/01_spectrum.ipynb #b7c7fabc
 def svd_split(
     x:Tensor, # Images `(N, C, H, W)`
     rank:int, # Number of singular values in the dominant part
@@ -237,7 +239,7 @@ def svd_split(
     dominant = ((u[..., :rank]*s[..., None, :rank])@vh[..., :rank, :]).to(x.dtype)
     return dominant, x-dominant
 
-# %% ../nbs/api/01_spectrum.ipynb #ff5731b2
+# %% ../nbs/api/01_spectrum.ipynb #069b6534
 def rescale(
     x:Tensor, # Images `(N, C, H, W)` of any range
     mode:str='raw', # 'raw': as they are; 'max': divided by each image's maximum; 'min-max': onto [0, 1]; 'mean-shift': moved to `mean`
@@ -254,14 +256,14 @@ def rescale(
     if mode == 'mean-shift': return x-x.mean((-2, -1), keepdim=True)+mean
     raise ValueError(f"mode is 'raw', 'max', 'min-max' or 'mean-shift', got {mode!r}")
 
-# %% ../nbs/api/01_spectrum.ipynb #66a3fbaa
+# %% ../nbs/api/01_spectrum.ipynb #1fbf02af
 def kept_coefficients(
     mask:Tensor, # Boolean mask `(H, W)`
 )->tuple[int,float]: # How many coefficients it keeps, and the share of all
     "How many coefficients `mask` keeps"
     return int(mask.sum()), mask.double().mean().item()
 
-# %% ../nbs/api/01_spectrum.ipynb #6a2efc98
+# %% ../nbs/api/01_spectrum.ipynb #52f3d390
 def kept_energy(
     x:Tensor, # Images `(N, C, H, W)`
     mask:Tensor, # Boolean mask `(H, W)`, zero frequency in the centre
@@ -271,7 +273,7 @@ def kept_energy(
     inside = torch.fft.ifftshift(mask.to(x.device))
     return (energy*inside).sum((-2, -1))/energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)
 
-# %% ../nbs/api/01_spectrum.ipynb #0948532f
+# %% ../nbs/api/01_spectrum.ipynb #e9df8068
 def radial_energy(
     x:Tensor, # Images `(N, C, H, W)`
 )->Tensor: # Energy `(N, C, R)` at distance 0, in (0, 1], in (1, 2], ... cycles per image
@@ -283,13 +285,13 @@ def radial_energy(
     rings = torch.zeros(*x.shape[:-2], int(ring.max())+1, dtype=source.dtype, device=x.device)
     return rings.index_add_(-1, ring.flatten(), energy.flatten(-2))
 
-# %% ../nbs/api/01_spectrum.ipynb #b8ce5f2c
+# %% ../nbs/api/01_spectrum.ipynb #437c17dc
 def _cosines(n:int)->Tensor:
     "Cosines `(n, n)` of a line of `n` pixels, one frequency a row, float64"
     if n < 1: raise ValueError(f'a basis has at least one pixel, got {n}')
     return torch.cos(math.pi*torch.arange(n).double()[:, None]*(torch.arange(n).double()+.5)/n)
 
-# %% ../nbs/api/01_spectrum.ipynb #502db8c7
+# %% ../nbs/api/01_spectrum.ipynb #fe26376e
 def dct_basis(
     h:int, # Rows of the kernel
     w:int|None=None, # Columns of the kernel; as many as rows when left out
@@ -302,14 +304,14 @@ def dct_basis(
     if norm == 'ortho': return basis/basis.square().sum((-2, -1), keepdim=True).sqrt()
     raise ValueError(f"norm is 'l1' or 'ortho', got {norm!r}")
 
-# %% ../nbs/api/01_spectrum.ipynb #7a543ec7
+# %% ../nbs/api/01_spectrum.ipynb #1cd9e065
 @lru_cache(maxsize=64)
 def _dct_matrix(n:int)->Tensor:
     "Orthonormal DCT-II matrix `(n, n)`, float64"
     cosines = _cosines(n)
     return cosines/cosines.norm(dim=1, keepdim=True)
 
-# %% ../nbs/api/01_spectrum.ipynb #5ae3c2f9
+# %% ../nbs/api/01_spectrum.ipynb #5b821635
 def dct2(
     x:Tensor, # Images `(N, C, H, W)`
 )->Tensor: # Coefficients, same shape, lowest frequency first
@@ -318,7 +320,7 @@ def dct2(
     down, across = (_dct_matrix(n).to(source) for n in x.shape[-2:])
     return (down@source@across.T).to(x.dtype)
 
-# %% ../nbs/api/01_spectrum.ipynb #59483f7e
+# %% ../nbs/api/01_spectrum.ipynb #b2fec76b
 def idct2(
     c:Tensor, # Coefficients `(N, C, H, W)`
 )->Tensor: # Images, same shape

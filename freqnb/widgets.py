@@ -56,7 +56,7 @@ def pixels(
         f"got values from {low:g} to {high:g}; expected bytes or [0, 1]: see freqnb.plots.displayed(x, 'centred')")
     return (image.clip(0, 1)*255 + .5).astype(np.uint8)
 
-# %% ../nbs/api/10_widgets.ipynb #c22e9d07
+# %% ../nbs/api/10_widgets.ipynb #c67bfa92
 def encode(
     image:np.ndarray, # Bytes `(H, W)` or `(H, W, 3)`
     width:int=256, # Enlarge by the largest whole number that keeps the longer side within so many pixels
@@ -70,7 +70,7 @@ def encode(
     picture.save(files[1], 'WEBP', quality=80)
     return min((file.getvalue() for file in files), key=len)
 
-# %% ../nbs/api/10_widgets.ipynb #bcbca78a
+# %% ../nbs/api/10_widgets.ipynb #91126c8e
 HANDLER = """
 this.removeAttribute('onload');
 const image=this,box=image.closest('.freqnb-explorer'),frames=image.dataset.frames.split(' ');
@@ -91,14 +91,14 @@ show();
 """.replace('\n', '')
 STILL = 'A still picture: the notebook is not trusted, or scripts are off.'
 
-# %% ../nbs/api/10_widgets.ipynb #74db139f
+# %% ../nbs/api/10_widgets.ipynb #6917fb62
 def _start(
     labels:dict[str, list[str]], # For each axis the labels of its values
 )->tuple[int, ...]: # A position on each axis, from 0
     "Where the sliders stand at first: in the middle, where a picture tells more than at an end"
     return tuple((len(values) - 1)//2 for values in labels.values())
 
-# %% ../nbs/api/10_widgets.ipynb #f9d269ca
+# %% ../nbs/api/10_widgets.ipynb #55177645
 def _slider_html(
     name:str, # The axis
     labels:list[str], # A label for each of its values
@@ -113,7 +113,7 @@ def _slider_html(
         f'style="flex:1;min-width:6rem;height:2rem;margin:0 .75rem"></label>'
         f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output></div>')
 
-# %% ../nbs/api/10_widgets.ipynb #76bd16d3
+# %% ../nbs/api/10_widgets.ipynb #c72ad829
 def _explorer_html(
     frames:list[bytes], # WebP pictures, the last axis running fastest
     axes:dict[str, list[str]], # For each axis the labels of its values
@@ -130,7 +130,7 @@ def _explorer_html(
         f'style="display:block;max-width:100%;height:auto" data-frames="{" ".join(stored)}" onload="{escape(HANDLER)}">'
         f'<small>{STILL}</small></div>')
 
-# %% ../nbs/api/10_widgets.ipynb #8fb53807
+# %% ../nbs/api/10_widgets.ipynb #fe9ade2e
 FRAMES, SECONDS = 200, 2
 
 def static(
@@ -138,14 +138,14 @@ def static(
     "Whether outputs are saved for readers without a kernel"
     return os.environ.get('FREQNB_STATIC', '0') not in ('', '0')
 
-# %% ../nbs/api/10_widgets.ipynb #486c2d92
+# %% ../nbs/api/10_widgets.ipynb #a8f767ab
 def _label(
     value:Any, # A value of an axis
 )->str: # At most six digits for a float
     "A value as the slider shows it"
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/api/10_widgets.ipynb #8304ef35
+# %% ../nbs/api/10_widgets.ipynb #d2c6038e
 def _axis_values(
     name:str, # The axis
     values:Iterable, # Its values
@@ -155,7 +155,7 @@ def _axis_values(
     if not values: raise ValueError(f'axis {name!r} has no values; expected at least one')
     return values
 
-# %% ../nbs/api/10_widgets.ipynb #4f2995b3
+# %% ../nbs/api/10_widgets.ipynb #27672888
 class Explorer:
     "Sliders over the pictures that `f` returns, live with a kernel and stored without one"
     def __init__(self,
@@ -206,7 +206,7 @@ class Explorer:
         spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(self.alt)}</span>')
         return VBox([*self.sliders.values(), spoken, self.image, self.message])
 
-# %% ../nbs/api/10_widgets.ipynb #63e959fe
+# %% ../nbs/api/10_widgets.ipynb #11cf7c78
 @patch
 def frame(self:Explorer,
     *place:int, # A position on each axis, from 0
@@ -217,13 +217,13 @@ def frame(self:Explorer,
         self._frames[place] = encode(pixels(self.f(**values)))
     return self._frames[place]
 
-# %% ../nbs/api/10_widgets.ipynb #151e90fc
+# %% ../nbs/api/10_widgets.ipynb #ae76411f
 @patch
 def places(self:Explorer)->Iterable[tuple[int, ...]]:
     "Every place of the sliders, the last axis running fastest"
     return product(*(range(len(values)) for values in self.axes.values()))
 
-# %% ../nbs/api/10_widgets.ipynb #5a185a49
+# %% ../nbs/api/10_widgets.ipynb #eeef5d6a
 @patch
 def html(self:Explorer)->str:
     "Every picture and the sliders, for a page without a kernel"
@@ -234,11 +234,11 @@ def html(self:Explorer)->str:
     frames = [self.frame(*place) for place in self.places()]
     return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
 
-# %% ../nbs/api/10_widgets.ipynb #f18ef0dc
+# %% ../nbs/api/10_widgets.ipynb #88eade27
 @patch
 def _place(self:Explorer)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
 
-# %% ../nbs/api/10_widgets.ipynb #56f0b59b
+# %% ../nbs/api/10_widgets.ipynb #61e7a1de
 @patch
 def _moved(self:Explorer, change:dict)->None:
     "Show the picture of the sliders' new place; an error is written under it and raised"
@@ -248,14 +248,14 @@ def _moved(self:Explorer, change:dict)->None:
         self.message.value = f'{type(error).__name__}: {error}'
         raise
 
-# %% ../nbs/api/10_widgets.ipynb #f3ddccf2
+# %% ../nbs/api/10_widgets.ipynb #9433489e
 @patch
 def _drawn_in_time(self:Explorer)->bool:
     "Draw all pictures, or give up after a while"
     end = monotonic() + SECONDS
     return len(self) <= FRAMES and all(self.frame(*place) and monotonic() < end for place in self.places())
 
-# %% ../nbs/api/10_widgets.ipynb #be6b2864
+# %% ../nbs/api/10_widgets.ipynb #47e64110
 @patch
 def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
     "The live widget where there is a kernel, the page for everyone else, and a line of text"
@@ -263,7 +263,7 @@ def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]
     if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
     return bundle | {'text/plain': repr(self)}
 
-# %% ../nbs/api/10_widgets.ipynb #932c45e7
+# %% ../nbs/api/10_widgets.ipynb #72845536
 def confidences(
     model:Callable[[Tensor], Tensor], # Images to logits
     x:Tensor, # Images `(N, C, H, W)`
@@ -277,7 +277,7 @@ def confidences(
     finally:
         for m, mode in modes.items(): m.training = mode
 
-# %% ../nbs/api/10_widgets.ipynb #5d36e0d8
+# %% ../nbs/api/10_widgets.ipynb #79efb0d9
 @cache
 def _font(
     size:int, # Height, in pixels
@@ -287,7 +287,7 @@ def _font(
     from PIL import ImageFont
     return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC)
 
-# %% ../nbs/api/10_widgets.ipynb #4c6f5a46
+# %% ../nbs/api/10_widgets.ipynb #a9866f70
 def _write_between(
     draw:Any, # Pillow's pen
     left:str, # Text from the left edge, cut short where it does not fit
@@ -305,7 +305,7 @@ def _write_between(
     draw.text((x + 3, y), left, 0, font)
     draw.text((x + width - 3, y), right, 0, font, anchor='ra')
 
-# %% ../nbs/api/10_widgets.ipynb #3cac92ca
+# %% ../nbs/api/10_widgets.ipynb #173c6dab
 LINE, GAP = 20, 8
 
 def _draw_cell(
@@ -325,7 +325,7 @@ def _draw_cell(
         draw.rectangle((x, top, x + round(p*(width - 1)), top + LINE - 3), '#c8c8c8')
         _write_between(draw, name, f'{p:.0%}', x, top, width)
 
-# %% ../nbs/api/10_widgets.ipynb #594debc0
+# %% ../nbs/api/10_widgets.ipynb #e39f4aa7
 def _draw_parts(
     parts:list[Tensor], # For each column its images `(N, C, H, W)`, in [0, 1]
     heads:list[list[tuple[str, str]]], # For each column and image the two lines of its heading
@@ -344,7 +344,7 @@ def _draw_parts(
             _draw_cell(canvas, (column*across, i*down), picture, heads[column][i], rows[column][i])
     return np.asarray(canvas)
 
-# %% ../nbs/api/10_widgets.ipynb #9eba4687
+# %% ../nbs/api/10_widgets.ipynb #f8f71300
 def _top_rows(
     model:Callable|None, # Images to logits, or None
     parts:Tensor, # Parts `(P, N, C, H, W)` of the images
@@ -362,7 +362,7 @@ def _top_rows(
             for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))]
     return [rows[j:j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
 
-# %% ../nbs/api/10_widgets.ipynb #282e35a6
+# %% ../nbs/api/10_widgets.ipynb #f201fabc
 def _shares(
     part:Tensor, # Part `(N, C, H, W)` of each image
     x:Tensor, # The images
@@ -371,7 +371,7 @@ def _shares(
     share = part.square().flatten(1).sum(1)/x.square().flatten(1).sum(1).clamp(min=1e-12)
     return [f'{s:.1%} of the energy' for s in share.tolist()]
 
-# %% ../nbs/api/10_widgets.ipynb #2c024d1d
+# %% ../nbs/api/10_widgets.ipynb #af9e819b
 def _explore_parts(
     split:Callable[[Tensor, Any], tuple[Tensor, Tensor]], # Images and a value to their two parts
     x:Tensor, # Images `(N, C, H, W)`
@@ -399,7 +399,7 @@ def _explore_parts(
         return _draw_parts(shown, heads, [rows[0], rows[at], rows[at + 1]])
     return Explorer(draw, alt=alt, **{axis: values})
 
-# %% ../nbs/api/10_widgets.ipynb #3c9112d7
+# %% ../nbs/api/10_widgets.ipynb #dc6233f4
 def explore_split(
     x:Tensor, # Images `(N, C, H, W)`
     radii:Iterable[float]=range(1, 17), # Radii to choose from, in cycles per image
@@ -415,7 +415,7 @@ def explore_split(
     return _explore_parts(split, x, 'radius', radii, ('low, r ≤ {}', 'high, r > {}'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))
 
-# %% ../nbs/api/10_widgets.ipynb #857d374f
+# %% ../nbs/api/10_widgets.ipynb #093b9c37
 def explore_svd(
     x:Tensor, # Images `(N, C, H, W)`
     ranks:Iterable[int]=range(1, 17), # Ranks to choose from
