@@ -152,8 +152,8 @@ def read_record(
 
 # %% ../nbs/api/08_records.ipynb #4a8848e8
 def _recipe_of(run:Run)->dict:
-    "What was trained, and the run it can be found under"
-    values = json.loads(json.dumps(asdict(run.recipe)))
+    "What was trained; the data by their name, wherever they lay"
+    values = json.loads(json.dumps(asdict(run.recipe)))|dict(data=run.data['name'])
     return {name: value for name, value in values.items() if name not in ('seed', 'scale')}
 
 # %% ../nbs/api/08_records.ipynb #1eb6f32b
