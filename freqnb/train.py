@@ -216,7 +216,7 @@ class Run:
     permutation:Tensor|None = None # Of the labels, where they were shuffled
 
     @property
-    def seconds(self)->float: # Seconds of training, over all the sessions it took
+    def seconds(self)->float: # Seconds of training, interruptions left out
         "How long the training took"
         return sum(epoch['seconds'] for epoch in self.history)
 
