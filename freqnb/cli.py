@@ -6,9 +6,8 @@
 __all__ = ['PAPERS', 'notebooks_folder', 'paper_notebooks', 'execute', 'reproduce', 'save', 'report', 'lab', 'data', 'train',
            'commands', 'parse', 'main']
 
-# %% ../nbs/api/11_cli.ipynb #a99f153f
+# %% ../nbs/api/11_cli.ipynb #92a74b01
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from .data import home, replace_file, sources
 from .records import Record, read_record, record_folders, repository
 from .records import report as table_of_claims
-from .train import SCALES, Recipe, chosen, fit, pick_device
+from .train import SCALES, Recipe, fit, pick_device
 
 # %% ../nbs/api/11_cli.ipynb #ca9efe6c
 PAPERS = dict(high_frequency='Wang et al. 2020', adversarial_frequency='Huang et al. 2022', filter_frequency='Lukasik et al. 2023',

@@ -341,7 +341,7 @@ def fit_all(
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
     recipes, device = [recipe.settle() for recipe in recipes], pick_device(device)
-    sources = {recipe.data: splits or load(recipe.data) for recipe in recipes}
+    sources = {name: splits or load(name) for name in dict.fromkeys(recipe.data for recipe in recipes)}
     total = sum(r.epochs*((r.images or len(sources[r.data].train))//r.batch_size) for r in recipes)
     with progress_bar(total, progress) as bar:
         return [_fit(recipe, sources[recipe.data], measure or {}, objective, device, bar) for recipe in recipes]
