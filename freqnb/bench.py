@@ -29,7 +29,7 @@ from .data import Images, batches, load, replace_file, sources
 from .models import Normalize, create, predict
 from .records import Table, describe_device, repository
 from .spectrum import low_passes, radial_mask, split_bands
-from .train import Recipe, _computes_bfloat16, _precision, _start, train_epoch
+from .train import Recipe, computes_bfloat16, _precision, _start, train_epoch
 
 # %% ../nbs/api/13_bench.ipynb #304b5cb2
 def timed(
@@ -204,7 +204,7 @@ def _plain_steps(model:nn.Module, optimizer:torch.optim.Optimizer, feed:Iterable
 def _step(model:str, precision:str='float32', width:int=64, batch_size:int=128, side:int=32)->tuple[Callable,Callable]:
     "One training step on a batch of images of 3 channels"
     cpu = torch.device('cpu')
-    if precision == 'bfloat16' and not _computes_bfloat16(cpu): raise SkipTest('this processor has no bfloat16')
+    if precision == 'bfloat16' and not computes_bfloat16(cpu): raise SkipTest('this processor has no bfloat16')
     x, y = torch.rand(batch_size, 3, side, side), torch.randint(10, (batch_size,))
     recipe = Recipe('planted', model, width=width, lr=1e-3, label_smoothing=0., batch_size=batch_size)
     ours = _start(recipe, partial(batches, x, y), 10, 1000, cpu)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .models import predict
 from .spectrum import low_passes, rescale
+from .train import computes_bfloat16
 
 # %% ../nbs/api/07_evaluate.ipynb #03b59492
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def correct(
     model:Callable, # Images in [0, 1] to logits
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float
     y:Tensor, # Labels `(N,)`
-    batch_size:int=500, # Images a forward pass
+    batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->Tensor: # Boolean `(N,)`
     "Which images `model` classifies as their labels say"
     if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
@@ -82,7 +83,7 @@ def accuracy(
     model:Callable, # Images in [0, 1] to logits
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float
     y:Tensor, # Labels `(N,)`
-    batch_size:int=500, # Images a forward pass
+    batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->Estimate: # The share classified correctly, its Wilson interval and n
     "How often `model` is right"
     return proportion(correct(model, x, y, batch_size).cpu())
@@ -93,7 +94,7 @@ def robust_correct(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     y:Tensor, # Labels `(N,)`
     attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=20)`
-    batch_size:int=500, # Images a forward pass of the evaluation
+    batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
 )->Tensor: # Boolean `(N,)`
     "Which images `model` classifies as their labels say, with and without the attack"
     right = correct(model, x, y, batch_size)
@@ -107,7 +108,7 @@ def robust_accuracy(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     y:Tensor, # Labels `(N,)`
     attack:Callable, # `(model, x, y) -> adversarial images`
-    batch_size:int=500, # Images a forward pass of the evaluation
+    batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
 )->Estimate: # The share still classified correctly, its Wilson interval and n
     "How often `model` is right under an attack"
     return proportion(robust_correct(model, x, y, attack, batch_size).cpu())
@@ -152,11 +153,15 @@ def band_measures(
     y:Tensor, # Labels `(N,)`
     radii:Sequence[float]=(4, 8, 12, 16), # Where low ends and high begins, in cycles per image
     mode:str='raw', # How both parts are brought to a pixel scale: a mode of `rescale`
+    parts:Sequence[str]=('low', 'high'), # Which parts to show
 )->dict[str,Callable]: # Functions of a network, named 'low 4', 'high 4', ...: for `fit(recipe, measure=...)`
     "Accuracy on the low and the high part of `x`, as measurements along training (Wang et al. 2020, Figures 3 to 5)"
     mean = x.mean((-2, -1), keepdim=True)
-    def rate(part, model): return correct(model, part, y).float().mean().item()
+    if not set(parts) <= {'low', 'high'}: raise ValueError(f"parts are 'low' and 'high'; got {parts!r}")
+    def rate(part, model):
+        device = next(model.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)): return correct(model, part, y).float().mean().item()
     measures = {}
     for radius, low in zip(radii, low_passes(x, radii)):
-        for name, part in (('low', low), ('high', x-low)): measures[f'{name} {radius:g}'] = partial(rate, rescale(part, mode, mean))
+        for name in parts: measures[f'{name} {radius:g}'] = partial(rate, rescale(low if name == 'low' else x-low, mode, mean))
     return measures

@@ -247,7 +247,7 @@ def evaluating(
 def predict(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device
-    batch_size:int=500, # Images a forward pass
+    batch_size:int|None=None, # Images a forward pass; when None, 100 on a CPU, which has small caches, and 1000 elsewhere
 )->Tensor: # Logits `(N, classes)`, float32, on the device of `x`
     "Logits of all images, batch by batch, without gradients"
     if not isinstance(model, nn.Module): return _predict(model, x, batch_size, x.device)
@@ -256,11 +256,11 @@ def predict(
 
 # %% ../nbs/api/03_models.ipynb #74fbfac9
 @torch.no_grad()
-def _predict(model:Callable, x:Tensor, batch_size:int, device:torch.device)->Tensor:
+def _predict(model:Callable, x:Tensor, batch_size:int|None, device:torch.device)->Tensor:
     "Logits of `x`, moved to `device` a batch at a time; uint8 pixels become [0, 1]"
     if len(x) == 0: raise ValueError(f'expected at least one image, got shape {tuple(x.shape)}')
     logits = []
-    for batch in x.split(batch_size):
+    for batch in x.split(batch_size or (100 if device.type == 'cpu' else 1000)):
         batch = batch.to(device, memory_format=torch.channels_last)
         logits.append(model(batch.float()/255 if batch.dtype == torch.uint8 else batch).float())
     return torch.cat(logits).to(x.device)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'WIDTHS', 'CHOICES', 'SEEDS', 'Recipe', 'chosen', 'replicates', 'vanilla', 'lr_factor', 'make_optimizer',
-           'pick_device', 'shuffle_labels', 'band_of', 'Run', 'describe_objective', 'run_folder', 'cross_entropy',
-           'mixup', 'adversarial_training', 'train_epoch', 'State', 'fit', 'fit_all', 'progress_bar']
+           'pick_device', 'computes_bfloat16', 'shuffle_labels', 'band_of', 'Run', 'describe_objective', 'run_folder',
+           'cross_entropy', 'mixup', 'adversarial_training', 'train_epoch', 'State', 'fit', 'fit_all', 'progress_bar']
 
 # %% ../nbs/api/06_train.ipynb #a37014af
 import hashlib
@@ -171,8 +171,10 @@ def pick_device(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"cannot compute on {wanted!r}; expected 'cpu', or 'cuda' where torch finds a GPU") from error
 
-# %% ../nbs/api/06_train.ipynb #4a92d68c
-def _computes_bfloat16(device:torch.device)->bool:
+# %% ../nbs/api/06_train.ipynb #d4a4b2dd
+def computes_bfloat16(
+    device:torch.device, # Where to compute
+)->bool: # False where bfloat16 would be emulated
     "Whether `device` multiplies bfloat16 in hardware"
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     supported = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
@@ -182,7 +184,7 @@ def _computes_bfloat16(device:torch.device)->bool:
 def _precision(recipe:Recipe, device:torch.device)->str:
     "'float32' or 'bfloat16' for a settled recipe on `device`"
     if recipe.precision != 'auto': return recipe.precision
-    return 'bfloat16' if _computes_bfloat16(device) else 'float32'
+    return 'bfloat16' if computes_bfloat16(device) else 'float32'
 
 # %% ../nbs/api/06_train.ipynb #af08d3b1
 def shuffle_labels(
