@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKERS', 'LINES', 'GREY', 'LOOK', 'BESIDE', 'style', 'figure_of', 'png', 'Picture', 'alt', 'displayed',
-           'show_images', 'show_spectrum', 'plot_masks', 'plot_curves', 'plot_bars']
+           'show_images', 'show_spectrum', 'plot_masks', 'plot_curves', 'plot_training', 'plot_bars']
 
-# %% ../nbs/api/09_plots.ipynb #bf180783
+# %% ../nbs/api/09_plots.ipynb #c162a229
 from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from io import BytesIO
@@ -245,7 +246,50 @@ def plot_curves(
         ax.legend(**BESIDE if len(curves) > 3 else {})
     return ax
 
-# %% ../nbs/api/09_plots.ipynb #9d23f95f
+# %% ../nbs/api/09_plots.ipynb #9288e808
+def _seeds(
+    histories:Sequence[list[dict]], # One history for each seed, of equal length
+    name:str, # What was measured
+)->np.ndarray|None: # A row for each seed; None where it was not measured
+    "One measurement along training"
+    if not all(name in row for history in histories for row in history): return None
+    return np.array([[row[name] for row in history] for history in histories])
+
+# %% ../nbs/api/09_plots.ipynb #01fb1a11
+def _training_lines(
+    radii:Sequence[float], # As in `band_measures`
+)->list[tuple]: # Name in the history, label, colour and line
+    "How each measurement along training is drawn"
+    from matplotlib import colormaps
+    colours = [colormaps['viridis'](.85*i/max(1, len(radii)-1)) for i in range(len(radii))]
+    whole = [('train_accuracy', 'training images', GREY, '-.'), ('valid_accuracy', 'held-out images', 'black', '-')]
+    return whole+[(f'{part} {r:g}', f'{shown}, r = {r:g}', colour, line) for part, shown, line in (('low', 'LFC', '-'), ('high', 'HFC', '--'))
+                  for r, colour in zip(radii, colours)]
+
+# %% ../nbs/api/09_plots.ipynb #96d6dd8b
+def plot_training(
+    panels:dict[str, Sequence[list[dict]]], # For each title the histories of its seeds
+    radii:Sequence[float], # Radii of the bands that were measured
+    columns:int=3, # Panels in a row
+    chance:float|None=None, # A level to mark as chance
+)->np.ndarray: # Axes, one for each panel
+    "Draw accuracies along training, of whole images and of their bands, one panel a setting"
+    with style():
+        axes = _grid(None, len(panels), columns, 2.6, (4, 5), list(panels))
+        for ax, histories in zip(axes, panels.values()):
+            epochs = np.arange(1, len(histories[0])+1)
+            for name, label, colour, line in _training_lines(radii):
+                if (values := _seeds(histories, name)) is None: continue
+                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='', label=label)
+                if len(values) > 1: ax.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=.12, linewidth=0)
+            if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
+            ax.set(ylim=(0, 1.02), xlabel='epoch')
+        for ax in axes[::columns]: ax.set_ylabel('accuracy')
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure_of(axes).legend(handles, labels, loc='outside right upper')
+    return axes
+
+# %% ../nbs/api/09_plots.ipynb #d96ca3c9
 def plot_bars(
     values:dict[str, Estimate], # What was measured, by label
     xlabel:str, # What the values are
