@@ -36,7 +36,7 @@ def smooth(
     smoothed = weight+rho*(around-weight)
     return smoothed/(1+8*rho) if normalize else smoothed
 
-# %% ../nbs/api/02_layers.ipynb #05b4bb0a
+# %% ../nbs/api/02_layers.ipynb #2793988f
 def smooth_kernels(
     model:nn.Module, # A trained network; it stays as it is
     rho:float, # How much of each neighbour is added; 0 changes nothing
@@ -52,7 +52,7 @@ def smooth_kernels(
     with torch.no_grad(): target.weight.copy_(smooth(target.weight, rho, normalize))
     return smoothed
 
-# %% ../nbs/api/02_layers.ipynb #4fbfece0
+# %% ../nbs/api/02_layers.ipynb #ead40c7e
 def kernel_spectrum(
     weight:Tensor, # Kernels `(out, in, height, width)`
     size:int=32, # Side of the grid of frequencies
@@ -61,7 +61,7 @@ def kernel_spectrum(
     if max(weight.shape[-2:]) > size: raise ValueError(f'size {size} is smaller than the kernels, {tuple(weight.shape[-2:])}')
     return torch.fft.fftshift(torch.fft.fft2(weight.float(), s=(size, size)), dim=(-2, -1)).abs().square()
 
-# %% ../nbs/api/02_layers.ipynb #4358f96d
+# %% ../nbs/api/02_layers.ipynb #53b8546e
 def high_share(
     weight:Tensor, # Kernels `(out, in, height, width)`
     radius:float=.25, # Frequencies up to this far from zero are low, in cycles per pixel

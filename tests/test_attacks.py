@@ -1,0 +1,230 @@
+"""The laws of `freqnb.attacks`, for whatever shapes, norms and distances hypothesis thinks of."""
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+from freqnb.attacks import LOSSES, NORMS, fgsm, margin, pgd, project, random_in_ball, square, steepest
+from freqnb.models import create, predict
+
+side, channels, seed = st.integers(1, 9), st.sampled_from([1, 3]), st.integers(0, 2**31)
+norm, loss, eps = st.sampled_from(NORMS), st.sampled_from(tuple(LOSSES)), st.floats(0, 1)
+dtype = st.sampled_from([torch.float32, torch.float64])
+laws = settings(deadline=None, max_examples=60)
+ATTACKS = dict(fgsm=fgsm, linf=pgd, l2=partial(pgd, norm='l2'), restarts=partial(pgd, restarts=3), square=partial(square, queries=10))
+each_attack = pytest.mark.parametrize('attack', ATTACKS.values(), ids=ATTACKS)
+
+
+def images(*shape, seed=0, dtype=torch.float32):
+    "Random images in [0, 1], with pixels at both ends, and labels from 0 to 4"
+    draw = torch.Generator().manual_seed(seed)
+    x = (1.4*torch.rand(*shape, dtype=dtype, generator=draw) - .2).clamp(0, 1)
+    return x, torch.randint(5, shape[:1], generator=draw)
+
+
+def network(*shape, seed=0, dtype=torch.float32):
+    "A curved function from images to five logits"
+    draw = torch.Generator().manual_seed(seed + 1)
+    pixels = int(np.prod(shape[1:]))
+    first, last = (torch.randn(o, dtype=dtype, generator=draw) for o in ((pixels, 8), (8, 5)))
+    return lambda x: torch.tanh((x.flatten(1) - .5) @ first) @ last
+
+
+def lengths(delta, norm):
+    flat = delta.double().flatten(1)
+    return flat.abs().amax(1) if norm == 'linf' else flat.norm(dim=1)
+
+
+def inside(attacked, x, eps, norm):
+    "Within the ball, up to the rounding of pixels, and within [0, 1]"
+    slack = 4*torch.finfo(x.dtype).eps*x[0].numel()**.5
+    return bool((lengths(attacked - x, norm) <= eps + slack).all() and attacked.min() >= 0 and attacked.max() <= 1)
+
+
+def small():
+    "A network with batch normalisation, the same each time"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return create('resnet9', width=4, channels=1)
+
+
+@laws
+@given(st.integers(1, 6), channels, side, side, eps, norm, loss, dtype, st.integers(1, 4), st.integers(1, 3), st.booleans(), st.integers(1, 7), seed)
+def test_pgd_stays_inside(n, c, h, w, eps, norm, loss, dtype, steps, restarts, random_start, batch_size, seed):
+    (x, y), model = images(n, c, h, w, seed=seed, dtype=dtype), network(n, c, h, w, seed=seed, dtype=dtype)
+    attack = partial(pgd, model, x, y, eps, None, steps, norm, loss, restarts, random_start, seed, batch_size)
+    attacked = attack()
+    assert attacked.shape == x.shape and attacked.dtype == dtype and not attacked.requires_grad
+    assert inside(attacked, x, eps, norm) and torch.equal(attacked, attack())
+    assert eps > 0 or torch.equal(attacked, x)
+
+
+@laws
+@given(side, side, eps, norm, loss, st.integers(1, 5), st.integers(0, 3), seed)
+def test_restarts_never_help_the_network(h, w, eps, norm, loss, restarts, more, seed):
+    (x, y), model = images(12, 1, h, w, seed=seed), network(12, 1, h, w, seed=seed)
+    fewer, further = (predict(model, pgd(model, x, y, eps, steps=2, norm=norm, loss=loss, restarts=o, seed=seed, batch_size=5)) for o in (restarts, restarts + more))
+    right = further.argmax(1) == y
+    assert bool((right <= (fewer.argmax(1) == y)).all())
+    assert bool((LOSSES[loss](further, y) >= LOSSES[loss](fewer, y) - 1e-4)[right].all())
+
+
+@laws
+@given(side, side, eps, seed)
+def test_a_linear_network_has_a_known_worst(h, w, eps, seed):
+    x, _ = images(4, 1, h, w, seed=seed, dtype=torch.float64)
+    x, y = .25 + x/2, torch.zeros(4, dtype=torch.long)
+    weights = torch.randn(1, h, w, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+    def model(o): return torch.stack([0*o[:, 0, 0, 0], (o*weights).sum((1, 2, 3))], 1)
+    worst = (x + eps*weights.sign()).clamp(0, 1)
+    for attacked in (pgd(model, x, y, eps, seed=seed), fgsm(model, x, y, eps)): assert (attacked - worst).abs().max() < 1e-12
+    close, along = eps/4, weights/weights.norm()
+    assert (pgd(model, x, y, close, norm='l2', random_start=False) - x - close*along).abs().max() < 1e-12
+    assert inside(pgd(model, x, y, eps, norm='l2', seed=seed), x, eps, 'l2')
+
+
+@laws
+@given(st.integers(1, 9), channels, side, side, eps, dtype, st.integers(1, 8), st.integers(1, 9), seed)
+def test_square_stays_inside_and_changes_what_it_breaks(n, c, h, w, eps, dtype, queries, batch_size, seed):
+    (x, y), model, state = images(n, c, h, w, seed=seed, dtype=dtype), network(n, c, h, w, seed=seed, dtype=dtype), torch.get_rng_state()
+    attacked = square(model, x, y, eps, queries, seed, batch_size)
+    assert inside(attacked, x, eps, 'linf') and torch.equal(attacked, square(model, x, y, eps, queries, seed, batch_size))
+    moved = (attacked != x).flatten(1).any(1)
+    assert bool(((model(attacked).argmax(1) == y) <= ~moved).all()) and torch.equal(torch.get_rng_state(), state)
+
+
+@laws
+@given(channels, side, side, eps, norm, dtype, seed)
+def test_the_geometry_of_a_ball(c, h, w, eps, norm, dtype, seed):
+    (x, _), (far, _) = (images(5, c, h, w, seed=o, dtype=dtype) for o in (seed, seed + 1))
+    near, start = project(far, x, eps, norm), random_in_ball(x, eps, norm, torch.Generator().manual_seed(seed))
+    assert inside(near, x, eps, norm) and (project(near, x, eps, norm) - near).abs().max() < 1e-6
+    assert inside(project(start, x, eps, norm), x, eps, norm) and (lengths(start - x, norm) <= eps + 1e-5).all()
+    step = lengths(steepest(far*torch.tensor([1, 1e-30, 1e30, 0, 1]).view(-1, 1, 1, 1), norm), norm)
+    some = (far.flatten(1) > 0).any(1) & torch.tensor([True, True, True, False, True])
+    assert (step[some] - 1).abs().max() < 1e-5 if some.any() else True
+    assert not step[~some].any()
+
+
+@laws
+@given(st.integers(2, 6), st.integers(1, 9), seed)
+def test_margin_is_the_lead_of_the_best_wrong_class(classes, n, seed):
+    logits = torch.randn(n, classes, generator=torch.Generator().manual_seed(seed))
+    y = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    expected = [max(row[j] for j in range(classes) if j != k) - row[k] for row, k in zip(logits.tolist(), y.tolist())]
+    assert np.allclose(margin(logits, y).tolist(), expected, atol=1e-6)
+
+
+def test_pgd_is_the_textbook_loop():
+    "The same images as a loop written out, with other batches and in another layout"
+    model, (x, y) = small().eval(), images(9, 1, 12, 12)
+    plain = x.clone()
+    for _ in range(5):
+        plain.requires_grad_()
+        gradient, = torch.autograd.grad(F.cross_entropy(model(plain), y), plain)
+        plain = torch.min(torch.max(plain.detach() + .02*gradient.sign(), x - .05), x + .05).clamp(0, 1)
+    for images_, size in ((x, 500), (x, 4), (x.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2), 9)):
+        attacked = pgd(model, images_, y, .05, alpha=.02, steps=5, random_start=False, batch_size=size)
+        assert (attacked - plain).abs().max() < 1e-6 and attacked.stride() == images_.stride()
+
+
+@each_attack
+def test_the_network_is_left_as_it_was(attack):
+    model, (x, _) = small().train(), images(8, 1, 12, 12)
+    y = predict(model, x).argmax(1)
+    model.stage1.eval()
+    model.head.bias.requires_grad_(False)
+    waiting = model.head.weight.grad = torch.ones_like(model.head.weight)
+    modes, state, pixels = [o.training for o in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}, x.clone()
+    for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with context(): attacked = attack(model, x, y, .3)
+        assert not attacked.requires_grad and not attacked.is_inference() and not torch.equal(attacked, x)
+    assert [o.training for o in model.modules()] == modes and torch.equal(x, pixels)
+    assert [name for name, o in model.named_parameters() if not o.requires_grad] == ['head.bias']
+    assert [name for name, o in model.named_parameters() if o.grad is not None] == ['head.weight']
+    assert model.head.weight.grad is waiting and bool((waiting == 1).all())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+@each_attack
+def test_modes_come_back_after_an_error(attack):
+    model, (x, y) = small().train(), images(4, 1, 12, 12)
+    with pytest.raises(RuntimeError): attack(model, x.repeat(1, 2, 1, 1), y, .05)
+    assert all(o.training for o in model.modules())
+
+
+@each_attack
+@pytest.mark.parametrize('precision', [None, torch.bfloat16])
+def test_a_training_step_around_an_attack(attack, precision):
+    "Before, between and without: the gradients of the parameters do not notice, in mixed precision either"
+    def gradients(*moments):
+        torch.manual_seed(0)
+        model, (x, y) = small().train(), images(8, 1, 12, 12)
+        with torch.autocast('cpu', precision, enabled=precision is not None):
+            if 'before' in moments: assert attack(model, x, y, .05).dtype == torch.float32
+            value = F.cross_entropy(model(x), y)
+            if 'between' in moments: attack(model, x, y, .05)
+        value.backward()
+        return torch.cat([o.grad.flatten() for o in model.parameters()])
+    without = gradients()
+    assert without.any() and torch.equal(without, gradients('before')) and torch.equal(without, gradients('between'))
+
+
+def test_what_is_broken_is_not_attacked_again():
+    "A network that is always wrong is asked no more often for ten climbs than for two"
+    (x, y), seen = images(8, 1, 4, 4), []
+    def wrong(o):
+        seen.append(len(o))
+        return F.one_hot((y[:len(o)] + 1) % 5, 5)*o.sum((1, 2, 3))[:, None]
+    for restarts in (2, 10): pgd(wrong, x, y, .1, steps=3, restarts=restarts)
+    assert seen == 2*[8]*(3 + 1)
+
+
+def test_square_may_be_given_a_view_of_the_images():
+    "The library behind it writes into the logits"
+    x, y = images(8, 1, 4, 4)
+    same = [square(model, x.clone(), y, .2, 20) for model in (lambda o: o.flatten(1)[:, :5], lambda o: o.flatten(1)[:, :5].clone())]
+    assert torch.equal(*same) and not torch.equal(same[0], x)
+
+
+def test_square_keeps_64_bits():
+    "A network that any change breaks, and a distance that 32 bits round up"
+    x = torch.full((2, 1, 4, 4), .5, dtype=torch.float64)
+    def touchy(o): return torch.stack([torch.full_like(o[:, 0, 0, 0], .01), (o - .5).abs().sum((1, 2, 3))], 1)
+    attacked = square(touchy, x, torch.zeros(2, dtype=torch.long), .1, 5)
+    assert .0999 < (attacked - x).abs().max() <= .1 + 1e-15
+
+
+def test_only_seed_none_touches_the_global_random_state():
+    model, (x, y), state = small(), images(4, 1, 12, 12), torch.get_rng_state()
+    for attack in ATTACKS.values(): attack(model, x, y, .05)
+    assert torch.equal(torch.get_rng_state(), state)
+    pgd(model, x, y, .05, seed=None)
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
+def test_silence_and_the_bar(capfd):
+    model, (x, y) = small(), images(6, 1, 12, 12)
+    for attack in ATTACKS.values(): attack(model, x, y, .05)
+    assert capfd.readouterr() == ('', '')
+    pgd(model, x, y, .05, restarts=3, batch_size=4, progress=True)
+    out, err = capfd.readouterr()
+    assert out == '' and '100%' in err
+
+
+@each_attack
+@pytest.mark.parametrize('distance', [8, 1.01, -.1, float('nan'), float('inf')])
+def test_a_distance_on_another_scale(attack, distance):
+    x, y = images(4, 1, 8, 8)
+    with pytest.raises(ValueError, match=rf'eps is {distance}; .*8/255'): attack(small(), x, y, distance)
+
+
+@each_attack
+def test_what_are_not_images_in_0_1(attack):
+    x, y = images(4, 1, 8, 8)
+    for bad, message in ((x*255, 'pixels from 0 to 255'), (x - .5, 'pixels from -0.5'), (x*torch.nan, 'nan'), ((x*255).byte(), 'torch.uint8'),
+                         (x.half(), 'torch.float16'), (x[0], r'\(1, 8, 8\)'), (x[:0], r'\(0, 1, 8, 8\)'), (x[:3], '3 images')):
+        with pytest.raises(ValueError, match=message): attack(small(), bad, y[:0] if len(bad) == 0 else y, .1)
