@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .models import evaluating, predict
+from .models import evaluating, images_at_once, predict
 
 # %% ../nbs/api/05_attacks.ipynb #d501498a
 def margin(
@@ -187,11 +187,12 @@ def pgd(
     restarts:int=1, # Climbs; after the first only for images still classified correctly, keeping the worst for each
     random_start:bool=True, # Start anywhere in the ball rather than at the image
     seed:int|None=0, # Decides the starts; None draws them from torch's global random state
-    batch_size:int=500, # Images at a time
+    batch_size:int|None=None, # Images at a time; `images_at_once` when None
     progress:bool=False, # Show a bar with the time left
 )->Tensor: # Attacked images, like `x`
     "Projected gradient ascent: the last point of a climb, or the worst of several (Madry et al. 2018)"
     _check_inputs(x, y, eps)
+    batch_size = images_at_once(_device(model, x)) if batch_size is None else batch_size
     _check_counts(steps=steps, restarts=restarts, batch_size=batch_size)
     _check_choice('norm', norm, NORMS)
     _check_choice('loss', loss, tuple(LOSSES))
@@ -214,7 +215,7 @@ def fgsm(
     y:Tensor, # Labels `(N,)`
     eps:float, # How far each pixel moves, on the scale of the images, such as 8/255; 0 returns the images
     loss:str='ce', # 'ce', the cross-entropy, or 'margin'
-    batch_size:int=500, # Images at a time
+    batch_size:int|None=None, # Images at a time; `images_at_once` when None
 )->Tensor: # Attacked images, like `x`
     "`x` plus `eps` times the sign of the gradient, clipped to [0, 1]"
     return pgd(model, x, y, eps, alpha=eps or None, steps=1, loss=loss, random_start=False, batch_size=batch_size)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INITS', 'NETS', 'Normalize', 'conv_block', 'Residual', 'residual_block', 'resnet9', 'resnet18', 'resnet20', 'lenet',
-           'alexnet', 'vgg11', 'add_dropout', 'initialize', 'create', 'count_parameters', 'evaluating', 'predict']
+           'alexnet', 'vgg11', 'add_dropout', 'initialize', 'create', 'count_parameters', 'evaluating',
+           'images_at_once', 'predict']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
 from collections import OrderedDict
@@ -243,24 +244,31 @@ def evaluating(
     finally:
         for module, training in modes.items(): module.training = training
 
-# %% ../nbs/api/03_models.ipynb #0859eeeb
+# %% ../nbs/api/03_models.ipynb #ed9a64eb
+def images_at_once(
+    device:torch.device, # Where to compute
+)->int: # A batch size
+    "How many images to take at a time where nobody said: few on a CPU, which has small caches"
+    return 100 if device.type == 'cpu' else 1000
+
+# %% ../nbs/api/03_models.ipynb #9136d902
 def predict(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device
-    batch_size:int|None=None, # Images a forward pass; when None, 100 on a CPU, which has small caches, and 1000 elsewhere
+    batch_size:int|None=None, # Images a forward pass; `images_at_once` when None
 )->Tensor: # Logits `(N, classes)`, float32, on the device of `x`
     "Logits of all images, batch by batch, without gradients"
     if not isinstance(model, nn.Module): return _predict(model, x, batch_size, x.device)
     device = next((p.device for p in model.parameters()), x.device)
     with evaluating(model): return _predict(model, x, batch_size, device)
 
-# %% ../nbs/api/03_models.ipynb #74fbfac9
+# %% ../nbs/api/03_models.ipynb #637725f0
 @torch.no_grad()
 def _predict(model:Callable, x:Tensor, batch_size:int|None, device:torch.device)->Tensor:
     "Logits of `x`, moved to `device` a batch at a time; uint8 pixels become [0, 1]"
     if len(x) == 0: raise ValueError(f'expected at least one image, got shape {tuple(x.shape)}')
     logits = []
-    for batch in x.split(batch_size or (100 if device.type == 'cpu' else 1000)):
+    for batch in x.split(batch_size or images_at_once(device)):
         batch = batch.to(device, memory_format=torch.channels_last)
         logits.append(model(batch.float()/255 if batch.dtype == torch.uint8 else batch).float())
     return torch.cat(logits).to(x.device)
