@@ -181,11 +181,11 @@ def data(
 # %% ../nbs/api/11_cli.ipynb #e515d31e
 def train(
     data:str='fashion_mnist_mini', # A data set's name or path
-    model:str='resnet9', # lenet, resnet9, resnet18 or resnet20
+    model:str='resnet9', # lenet, alexnet, vgg11, resnet9, resnet18 or resnet20
     width:int=8, # Channels after the network's first layer
     epochs:int=8, # Passes over the training images
     batch_size:int=128, # Images a step
-    optimizer:str='sgd', # sgd, adam or adamw
+    optimizer:str='sgd', # sgd, adam, adamw, adagrad, adadelta or rmsprop
     lr:float=.1, # Largest learning rate
     weight_decay:float=5e-4, # Decay of the weights
     band:str='all', # Train on all frequencies, or on the low or high part
