@@ -275,16 +275,19 @@ def plot_training(
 )->np.ndarray: # Axes, one for each panel
     "Draw accuracies along training, of whole images and of their bands, one panel a setting"
     with style():
-        axes = _grid(None, len(panels), columns, 2.6, (4, 5), list(panels))
+        axes = _grid(None, len(panels), columns, 2.1, (4, 5), list(panels))
         for ax, histories in zip(axes, panels.values()):
             epochs = np.arange(1, len(histories[0])+1)
             for name, label, colour, line in _training_lines(radii):
                 if (values := _seeds(histories, name)) is None: continue
-                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='', label=label)
+                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='' if len(epochs) > 1 else '.', label=label)
                 if len(values) > 1: ax.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=.12, linewidth=0)
             if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
-            ax.set(ylim=(0, 1.02), xlabel='epoch')
-        for ax in axes[::columns]: ax.set_ylabel('accuracy')
+            ax.set(ylim=(0, 1.02), yticks=(0, .5, 1), xlabel='epoch')
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        for i, ax in enumerate(axes):
+            if i%columns == 0: ax.set_ylabel('accuracy')
+            else: ax.set_yticklabels([])
         handles, labels = axes[0].get_legend_handles_labels()
         figure_of(axes).legend(handles, labels, loc='outside right upper')
     return axes
