@@ -1,6 +1,7 @@
 """The facts of packaging agree, and what is built from them works outside the repository and offline."""
 import ast
 import email
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import freqnb
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(o for o in (ROOT/'freqnb').glob('*.py') if not o.name.startswith('_'))
+PAPERS = sorted((ROOT/'nbs').glob('*_*/*.ipynb'))
 FLOORS = {o.stem.partition('_')[2]: int(o.stem.partition('_')[0]) for o in sorted((ROOT/'nbs'/'api').glob('*.ipynb'))}
 BELOW_PLOTS = [name for name, floor in FLOORS.items() if floor < FLOORS['plots']]
 AUTHORS = {'site', 'bench'} # commands for those who write the project: they may need what only `.[dev]` installs
@@ -101,9 +103,15 @@ def test_what_is_installed_satisfies_them():
     assert {name: v for name, v in found.items() if not both[name].specifier.contains(v, prereleases=True)} == {}
 
 
+def code(path):
+    "What a module or a notebook runs"
+    if path.suffix == '.py': return path.read_text('utf-8')
+    return '\n'.join(''.join(cell['source']) for cell in json.loads(path.read_text('utf-8'))['cells'] if cell['cell_type'] == 'code')
+
+
 def imports(path):
-    "Distributions that a module imports, at any depth, or runs with `python -m`"
-    tree, found = ast.parse(path.read_text('utf-8')), set()
+    "Distributions that a module or a notebook imports, at any depth, or runs with `python -m`"
+    tree, found = ast.parse(code(path)), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): found |= {o.name.split('.')[0] for o in node.names}
         if isinstance(node, ast.ImportFrom) and node.level == 0: found.add(node.module.split('.')[0])
@@ -119,16 +127,15 @@ def direct(names):
     return {canonicalize_name(Requirement(o).name) for name in names for o in requires(name) or () if 'extra ==' not in o}
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', MODULES+PAPERS, ids=lambda o: o.stem)
 def test_imports_are_required(path):
     "By settings.ini, or by something that stands there"
     listed = set(required('requirements')) | (set(required('dev_requirements')) if path.stem in AUTHORS else set())
-    optional = {'pyautoattack'} if path.stem == 'attacks' else set()
-    assert imports(path) - listed - direct(listed) - optional == set()
+    assert imports(path) - listed - direct(listed) == set()
 
 
 def test_requirements_are_imported():
-    used = set().union(*map(imports, MODULES))
+    used = set().union(*map(imports, MODULES+PAPERS))
     assert set(required('requirements')) - used == set()
 
 
