@@ -452,7 +452,13 @@ def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
     if empty: raise ValueError(f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class')
     return dict(sorted(found.items()))
 
-# %% ../nbs/api/00_data.ipynb #1227ec44
+# %% ../nbs/api/00_data.ipynb #868a9b71
+def _dealt(classes:dict[str,list[str]])->list[tuple[int,str]]:
+    "Labels and files, each class spread evenly over the whole list"
+    places = [((j+.5)/len(names), k, name) for k, names in enumerate(classes.values()) for j, name in enumerate(names)]
+    return [(k, name) for _, k, name in sorted(places)]
+
+# %% ../nbs/api/00_data.ipynb #3bf8ca49
 def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     "Sort paths into parts and classes"
     clean = lambda paths: [p for p in (tuple(path.strip('/').split('/')) for path in paths)
@@ -464,14 +470,13 @@ def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
         odd = sorted(set(train) ^ set(test))
         raise ValueError(f'{where}: train has {len(train)} classes, test has {len(test)}; expected the same, '
                          f'at least one (different: {odd[:5]})')
-    labels = [k for part in (train, test) for k, names in enumerate(part.values()) for _ in names]
-    paths = [name for part in (train, test) for names in part.values() for name in names]
-    return _Listing(tuple(paths), torch.tensor(labels), sum(map(len, train.values())), tuple(train))
+    labels, paths = zip(*_dealt(train), *_dealt(test))
+    return _Listing(paths, torch.tensor(labels), sum(map(len, train.values())), tuple(train))
 
-# %% ../nbs/api/00_data.ipynb #29b9124d
+# %% ../nbs/api/00_data.ipynb #57542c56
 MODES = dict.fromkeys(('1', 'L', 'LA'), 'L') | dict.fromkeys(('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'), 'RGB')
 
-# %% ../nbs/api/00_data.ipynb #a22950af
+# %% ../nbs/api/00_data.ipynb #2920d84a
 def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     "Scale the shorter side to `size`, then cut the centre square out"
     from PIL import Image
@@ -480,7 +485,7 @@ def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     left, top = (wide - size)//2, (high - size)//2
     return image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
-# %% ../nbs/api/00_data.ipynb #712d3bf6
+# %% ../nbs/api/00_data.ipynb #339a373d
 def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(H, W, 1 or 3)` of an image file, and whether it is a JPEG"
     from PIL import Image, UnidentifiedImageError
@@ -495,14 +500,14 @@ def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
         reason = 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f'{name}: not a readable image ({reason})') from error
 
-# %% ../nbs/api/00_data.ipynb #c58d95ce
+# %% ../nbs/api/00_data.ipynb #cab69c6a
 def _same_size(first:str, shape:tuple[int,...], name:str, other:tuple[int,...])->None:
     "Raise an error that names both files when their sizes differ"
     if shape[:2] != other[:2]:
         raise ValueError(f'{first} is {shape[0]}x{shape[1]} and {name} is {other[0]}x{other[1]}; '
                          f'expected one size, or size= to bring all images to')
 
-# %% ../nbs/api/00_data.ipynb #ffd42fbc
+# %% ../nbs/api/00_data.ipynb #81e5682f
 def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(N, H, W, 1 or 3)` of all files, and whether any is a JPEG"
     from tqdm import tqdm
@@ -529,7 +534,7 @@ def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], si
     _, jpeg, grey = np.sum(counts, 0)
     return (pixels[..., :1].copy() if grey == len(files) else pixels), bool(jpeg)
 
-# %% ../nbs/api/00_data.ipynb #f4930d61
+# %% ../nbs/api/00_data.ipynb #3cf2dc83
 def _free_memory()->int:
     "Bytes of memory that are free, or half of all where the system does not tell"
     facts = Path('/proc/meminfo')
@@ -538,12 +543,12 @@ def _free_memory()->int:
         return next(int(line.split()[1])*1024 for line in lines if line.startswith('MemAvailable'))
     return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')//2 if hasattr(os, 'sysconf') else 2**32
 
-# %% ../nbs/api/00_data.ipynb #d81b16be
+# %% ../nbs/api/00_data.ipynb #ce1c1c4c
 def _fits(count:int, shape:tuple[int,...])->bool:
     "Would `count` decoded images fill at most half of the free memory?"
     return count*shape[0]*shape[1]*3 <= _free_memory()//2
 
-# %% ../nbs/api/00_data.ipynb #c94f9459
+# %% ../nbs/api/00_data.ipynb #9d600a6b
 def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:str, size:int|None)->tuple[Images,Images]:
     "Training and test images, decoded"
     pixels, jpeg = _decode_all(where, listing.files, read, size)
@@ -551,7 +556,7 @@ def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:st
     part = lambda span: Images(x[span], listing.y[span], listing.classes, name, 'jpeg' if jpeg else '')
     return part(slice(None, n)), part(slice(n, None))
 
-# %% ../nbs/api/00_data.ipynb #5d203c7f
+# %% ../nbs/api/00_data.ipynb #7014bfe2
 class _Files(Dataset):
     "The decoded images of `files` in `folder`, which all have the size of the first"
     def __init__(self, folder:Path, files:tuple[str,...], size:int|None):
@@ -564,7 +569,7 @@ class _Files(Dataset):
         _same_size(*self.first, name, pixels.shape)
         return torch.from_numpy(np.repeat(pixels, 3 if pixels.shape[2] == 1 else 1, 2)).permute(2, 0, 1)
 
-# %% ../nbs/api/00_data.ipynb #7ed5015a
+# %% ../nbs/api/00_data.ipynb #b099426c
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
     "Labelled image files, decoded when they are needed"
@@ -613,7 +618,7 @@ class StreamedImages:
         sizes = [(self.folder/file).stat().st_size for file in self.files]
         return _digest(json.dumps([self.files, sizes, self.y.tolist(), self.classes, self.size]).encode())
 
-# %% ../nbs/api/00_data.ipynb #bc8933d4
+# %% ../nbs/api/00_data.ipynb #19b513e5
 def _walk(folder:Path)->tuple[list[str],list[str]]:
     "All folders and all files below `folder`, as paths inside it"
     folders, files = [], []
@@ -626,7 +631,7 @@ def _walk(folder:Path)->tuple[list[str],list[str]]:
         files += [(inside/name).as_posix() for name in names]
     return folders, files
 
-# %% ../nbs/api/00_data.ipynb #7dd58e9e
+# %% ../nbs/api/00_data.ipynb #4b75ee36
 def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a class-per-folder tree, streamed when they would not fit into memory"
     listing = _listing(folder, *_walk(folder))
@@ -636,7 +641,7 @@ def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|S
     whole = StreamedImages(folder, listing.files, listing.y, listing.classes, name, 'jpeg' if jpeg else '', size)
     return whole[:listing.train], whole[listing.train:]
 
-# %% ../nbs/api/00_data.ipynb #517bca19
+# %% ../nbs/api/00_data.ipynb #149cbfa8
 def _check_member(file:Path, member:zipfile.ZipInfo)->None:
     "Raise an error when a member is a link or has a path that leads outside"
     path = member.filename.replace('\\', '/')
@@ -645,7 +650,7 @@ def _check_member(file:Path, member:zipfile.ZipInfo)->None:
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ValueError(f'{file}: refused, its member {member.filename!r} is a link')
 
-# %% ../nbs/api/00_data.ipynb #c34d2d9d
+# %% ../nbs/api/00_data.ipynb #f593cafa
 def _open_zip(file:Path)->zipfile.ZipFile:
     "An open zip, all of whose members are safe"
     try: opened = zipfile.ZipFile(file)
@@ -653,7 +658,7 @@ def _open_zip(file:Path)->zipfile.ZipFile:
     for member in opened.infolist(): _check_member(file, member)
     return opened
 
-# %% ../nbs/api/00_data.ipynb #e98042b8
+# %% ../nbs/api/00_data.ipynb #2c924a02
 def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, decoded"
     with _open_zip(file) as opened:
@@ -668,11 +673,11 @@ def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
             raise MemoryError(f'{file}: its images would fill over half of the free memory; unpack it, give the folder')
         return _in_memory(file, listing, read, file.stem, size)
 
-# %% ../nbs/api/00_data.ipynb #1a6edcb8
+# %% ../nbs/api/00_data.ipynb #7cb0a56c
 def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, from the cache when this very zip was decoded before"
     with open(file, 'rb') as opened: key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
-    cache = home()/'cache'/f'{file.stem}-{key}-{size or "as-is"}.pt'
+    cache = home()/'cache'/f'{file.stem}-{key}-{size or "as-is"}-dealt.pt'
     if cache.exists():
         try: kept = torch.load(cache, weights_only=True)
         except Exception as error: raise ValueError(f'{cache}: not readable ({error}); delete it') from error
@@ -683,14 +688,14 @@ def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     except OSError as error: warnings.warn(f'{cache}: not kept, {file.name} will be decoded again next time ({error})')
     return train, test
 
-# %% ../nbs/api/00_data.ipynb #fe047a4a
+# %% ../nbs/api/00_data.ipynb #93dd9770
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
                    'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 DIGITS = tuple('0123456789')
 MINI = Path(str(importlib.resources.files('freqnb')))/'assets'/'fashion_mnist_mini.npz'
 MINI_SHA256 = 'c73027faa8c43e8dfb1d4fbdb18a3d1207b51ba8530ee171a85e6d8963f17990'
 
-# %% ../nbs/api/00_data.ipynb #e9d1a7c6
+# %% ../nbs/api/00_data.ipynb #82957032
 def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     "The bundled training and test images"
     if not file.exists(): raise FileNotFoundError(f'{file}: missing; install freqnb again')
@@ -698,10 +703,10 @@ def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     if found != sha256: raise ValueError(f'{file}: its sha256 is {found}; expected {sha256}; install freqnb again')
     return tuple(replace(images, classes=FASHION_CLASSES) for images in _load_npz(file))
 
-# %% ../nbs/api/00_data.ipynb #f8b0fdf0
+# %% ../nbs/api/00_data.ipynb #7a5d6100
 IDX_FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
-# %% ../nbs/api/00_data.ipynb #576b9adc
+# %% ../nbs/api/00_data.ipynb #b30cbebf
 def _read_idx(file:Path)->Tensor:
     "The uint8 array in an IDX file, plain or gzipped"
     try: content = (gzip.open if file.suffix == '.gz' else open)(file, 'rb').read()
@@ -713,7 +718,7 @@ def _read_idx(file:Path)->Tensor:
         raise ValueError(f'{file}: {len(content)} bytes for an array of {shape}; it is cut short or damaged')
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4*rank).reshape(shape).copy())
 
-# %% ../nbs/api/00_data.ipynb #f31c752b
+# %% ../nbs/api/00_data.ipynb #ebdac08c
 def _idx_files(folders:tuple[Path,...])->list[Path]:
     "The four IDX files, from the first folder that holds them all; an empty list when none does"
     for folder in folders:
@@ -721,7 +726,7 @@ def _idx_files(folders:tuple[Path,...])->list[Path]:
         if all(found): return found
     return []
 
-# %% ../nbs/api/00_data.ipynb #31a1ab67
+# %% ../nbs/api/00_data.ipynb #f4f0e39a
 def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,Images]:
     "Training and test images from the four IDX files"
     arrays = [_read_idx(file) for file in files]
@@ -730,7 +735,7 @@ def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,
             raise ValueError(f'{file}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)')
     return tuple(Images(x[:, None], y.long(), classes, name) for x, y in zip(arrays[::2], arrays[1::2]))
 
-# %% ../nbs/api/00_data.ipynb #aa4fc694
+# %% ../nbs/api/00_data.ipynb #b93d02c5
 class _Known(NamedTuple):
     "A set that torchvision downloads and verifies"
     loader:str # The class in `torchvision.datasets`
@@ -738,7 +743,7 @@ class _Known(NamedTuple):
     files:tuple[str,...] # The files it needs there
     images:int # How many images it holds
 
-# %% ../nbs/api/00_data.ipynb #65d088d0
+# %% ../nbs/api/00_data.ipynb #c62cbfc6
 KNOWN = {
     'fashion_mnist': _Known('FashionMNIST', 'FashionMNIST/raw', IDX_FILES, 70000),
     'mnist': _Known('MNIST', 'MNIST/raw', IDX_FILES, 70000),
@@ -748,7 +753,7 @@ KNOWN = {
     'svhn': _Known('SVHN', '.', ('train_32x32.mat', 'test_32x32.mat'), 99289),
 }
 
-# %% ../nbs/api/00_data.ipynb #3191ff0a
+# %% ../nbs/api/00_data.ipynb #242b5310
 def _known_files(name:str, root:Path)->list[Path]:
     "The files of a set that torchvision knows, where they lie; an empty list when they are not all there"
     known = KNOWN[name]
@@ -756,7 +761,7 @@ def _known_files(name:str, root:Path)->list[Path]:
     files = [root/known.folder/file for file in known.files]
     return files if all(file.is_file() for file in files) else []
 
-# %% ../nbs/api/00_data.ipynb #bc80afba
+# %% ../nbs/api/00_data.ipynb #70c0f568
 def _from_torchvision(name:str, root:Path)->list:
     "torchvision's training and test sets, downloaded when they are not at `root`"
     from torchvision import datasets
@@ -767,7 +772,7 @@ def _from_torchvision(name:str, root:Path)->list:
         raise FileNotFoundError(f'{name} is not in {root}, and it could not be downloaded ({error}). '
                                 f'Put {", ".join(known.files)} into {root/known.folder}') from error
 
-# %% ../nbs/api/00_data.ipynb #60ae05af
+# %% ../nbs/api/00_data.ipynb #8c8dc3af
 def _load_known(name:str, root:Path)->tuple[Images,Images]:
     "Training and test images of a set that torchvision knows"
     if KNOWN[name].files is IDX_FILES:
@@ -780,14 +785,14 @@ def _load_known(name:str, root:Path)->tuple[Images,Images]:
         return Images(x.permute(0, 3, 1, 2), y, tuple(part.classes), name)
     return tuple(map(images, _from_torchvision(name, root)))
 
-# %% ../nbs/api/00_data.ipynb #b4874918
+# %% ../nbs/api/00_data.ipynb #f37a1c8a
 def _load_planted()->tuple[Images,Images]:
     "4,000 planted images to train on and 1,000 to test on"
     images = planted(5000)
     test = _held_out(images.y, .2, seed=0)
     return images[~test], images[test]
 
-# %% ../nbs/api/00_data.ipynb #0c64e019
+# %% ../nbs/api/00_data.ipynb #3dd84379
 def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a folder, a zip or an `.npz`"
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
@@ -797,7 +802,7 @@ def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|Str
     wanted = 'a folder, a .zip or an .npz' if size is None else f'a folder or a .zip of images, to bring to size={size}'
     raise ValueError(f'{path}: expected {wanted}')
 
-# %% ../nbs/api/00_data.ipynb #14afb5d0
+# %% ../nbs/api/00_data.ipynb #713bd559
 def load(
     source:str|Path, # `planted`, `fashion_mnist_mini`, a set torchvision knows, or a path: folder, `.zip`, `.npz`
     root:str|Path|None=None, # Where torchvision's sets lie or shall lie; `data` in `FREQNB_HOME` when left out
@@ -818,7 +823,7 @@ def load(
                          'or the path of a folder, .zip or .npz')
     return _split(*(named[source]() if source in named else _load_path(path, size)), valid, seed)
 
-# %% ../nbs/api/00_data.ipynb #d2f192a8
+# %% ../nbs/api/00_data.ipynb #cbb0c1a3
 class Source(NamedTuple):
     "A set that `load` takes by its name"
     name:str # What to give to `load`
@@ -828,7 +833,7 @@ class Source(NamedTuple):
     images:int # Training and test images together
     size:int # Bytes on disk
 
-# %% ../nbs/api/00_data.ipynb #83140606
+# %% ../nbs/api/00_data.ipynb #ed23c39c
 def sources(
     root:str|Path|None=None, # Where torchvision's sets lie; `data` in `FREQNB_HOME` when left out
 )->list[Source]: # One entry a set

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKERS', 'LINES', 'GREY', 'LOOK', 'BESIDE', 'style', 'figure_of', 'png', 'Picture', 'alt', 'displayed',
-           'show_images', 'show_spectrum', 'plot_masks', 'plot_curves', 'plot_training', 'plot_bars']
+           'show_images', 'show_spectrum', 'plot_masks', 'kernel_picture', 'plot_curves', 'plot_training', 'plot_bars']
 
 # %% ../nbs/api/09_plots.ipynb #c162a229
 from base64 import b64encode
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .evaluate import Estimate
+from .layers import kernel_spectrum
 
 # %% ../nbs/api/09_plots.ipynb #dc31c8b5
 COLOURS = ('#000000', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
@@ -213,17 +214,33 @@ def plot_masks(
             ax.set_xlabel('cycles per image')
     return axes
 
-# %% ../nbs/api/09_plots.ipynb #b454394f
+# %% ../nbs/api/09_plots.ipynb #6752ceeb
+def kernel_picture(
+    weight:Tensor, # Kernels `(out, in, height, width)` with 1 or 3 channels in
+    size:int=33, # Side of each kernel and each spectrum, in pixels
+)->Tensor: # One image `(in, 2*(size+2), out*(size+2))` in [0, 1]: kernels in a row, the magnitudes of their spectra below
+    "Kernels and their spectra, zero frequency in the middle and half a cycle per pixel at the rim"
+    from torch.nn.functional import interpolate, pad
+    if weight.ndim != 4 or weight.shape[1] not in (1, 3): raise ValueError(f'expected kernels (out, 1 or 3, height, width), got shape {tuple(weight.shape)}')
+    weight = weight.detach().cpu().float()
+    tiny = torch.finfo(weight.dtype).tiny
+    kernels = .5+weight/(2*weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny))
+    spectra = kernel_spectrum(weight, size).sum(1, keepdim=True).sqrt()
+    spectra = (spectra/spectra.amax((2, 3), keepdim=True).clamp_min(tiny)).expand(-1, weight.shape[1], -1, -1)
+    rows = [pad(part, (1, 1, 1, 1), value=1.) for part in (interpolate(kernels, size=size), spectra)]
+    return torch.cat([torch.cat([*row], -1) for row in rows], -2)
+
+# %% ../nbs/api/09_plots.ipynb #dc591f6e
 BESIDE = dict(loc='center left', bbox_to_anchor=(1, .5)) # where a long legend hides nothing
 
-# %% ../nbs/api/09_plots.ipynb #59a1ef45
+# %% ../nbs/api/09_plots.ipynb #534501e1
 def _ends(
     estimates:Any, # Estimates
 )->np.ndarray: # Values, lower ends and upper ends `(3, n)`
     "Estimates as numbers to draw"
     return np.array([[e.value, e.low, e.high] for e in estimates]).T
 
-# %% ../nbs/api/09_plots.ipynb #4af229ee
+# %% ../nbs/api/09_plots.ipynb #caa323fa
 def plot_curves(
     x:Any, # Positions, one for each point
     curves:dict[str, Any], # For each label its values, as numbers or as estimates
@@ -246,7 +263,7 @@ def plot_curves(
         ax.legend(**BESIDE if len(curves) > 3 else {})
     return ax
 
-# %% ../nbs/api/09_plots.ipynb #9288e808
+# %% ../nbs/api/09_plots.ipynb #e25a8939
 def _seeds(
     histories:Sequence[list[dict]], # One history for each seed, of equal length
     name:str, # What was measured
@@ -255,7 +272,7 @@ def _seeds(
     if not all(name in row for history in histories for row in history): return None
     return np.array([[row[name] for row in history] for history in histories])
 
-# %% ../nbs/api/09_plots.ipynb #01fb1a11
+# %% ../nbs/api/09_plots.ipynb #6c24de37
 def _training_lines(
     radii:Sequence[float], # As in `band_measures`
 )->list[tuple]: # Name in the history, label, colour and line
@@ -266,7 +283,7 @@ def _training_lines(
     return whole+[(f'{part} {r:g}', f'{shown}, r = {r:g}', colour, line) for part, shown, line in (('low', 'LFC', '-'), ('high', 'HFC', '--'))
                   for r, colour in zip(radii, colours)]
 
-# %% ../nbs/api/09_plots.ipynb #96d6dd8b
+# %% ../nbs/api/09_plots.ipynb #328345ea
 def plot_training(
     panels:dict[str, Sequence[list[dict]]], # For each title the histories of its seeds
     radii:Sequence[float], # Radii of the bands that were measured
@@ -292,7 +309,7 @@ def plot_training(
         figure_of(axes).legend(handles, labels, loc='outside right upper')
     return axes
 
-# %% ../nbs/api/09_plots.ipynb #d96ca3c9
+# %% ../nbs/api/09_plots.ipynb #5ae721d1
 def plot_bars(
     values:dict[str, Estimate], # What was measured, by label
     xlabel:str, # What the values are
