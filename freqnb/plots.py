@@ -298,7 +298,6 @@ def plot_training(
             for name, label, colour, line in _training_lines(radii):
                 if (values := _seeds(histories, name)) is None: continue
                 ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='' if len(epochs) > 1 else '.', label=label)
-                if len(values) > 1: ax.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=.12, linewidth=0)
             if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
             ax.set(ylim=(0, 1.02), yticks=(0, .5, 1), xlabel='epoch')
             ax.xaxis.get_major_locator().set_params(integer=True)
