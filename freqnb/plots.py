@@ -297,7 +297,7 @@ def plot_training(
             epochs = np.arange(1, len(histories[0])+1)
             for name, label, colour, line in _training_lines(radii):
                 if (values := _seeds(histories, name)) is None: continue
-                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='' if len(epochs) > 1 else '.', label=label)
+                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='' if len(epochs) > 1 else '.', label=label, antialiased=False)
             if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
             ax.set(ylim=(0, 1.02), yticks=(0, .5, 1), xlabel='epoch')
             ax.xaxis.get_major_locator().set_params(integer=True)
