@@ -119,8 +119,9 @@ def describe_device(
     "A device in words"
     if device.type == 'cuda': return f'cuda, {torch.cuda.get_device_name(device)}'
     info = Path('/proc/cpuinfo')
+    threads = torch.get_num_threads()
     models = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return f'{device.type}, {models[0] if models else platform.machine()}, {torch.get_num_threads()} threads'
+    return f'{device.type}, {models[0] if models else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
 
 # %% ../nbs/api/08_records.ipynb #414dda8f
 def repository()->Path|None: # The folder that holds `nbs`, or None where freqnb was installed without it
