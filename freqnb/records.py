@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Claim', 'Table', 'Record', 'describe_device', 'repository', 'record_folders', 'read_record', 'pack_permutation',
-           'unpack_permutation', 'record', 'records', 'best_committed', 'compare', 'report']
+           'unpack_permutation', 'record', 'records', 'best_committed', 'compare', 'report', 'summary']
 
 # %% ../nbs/api/08_records.ipynb #1fca6344
 import base64
@@ -240,3 +240,10 @@ def report()->Table: # One row a claim
     "Every claim that was measured here, with its verdict"
     rows = [[f'{c.says} ({c.section})', r.source, str(c.effect), c.counts, c.verdict] for r in records() for c in r.claims]
     return Table(['claim', 'scale, data', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
+
+# %% ../nbs/api/08_records.ipynb #62caa44b
+def summary()->Table: # One row a record
+    "How many claims of each notebook were reproduced, were not, or stay undecided"
+    verdicts = ('reproduced', 'not reproduced', 'undecided')
+    rows = [[r.name, r.source, len(r.seeds), *([c.verdict for c in r.claims].count(v) for v in verdicts)] for r in records()]
+    return Table(['notebook', 'scale, data', 'seeds', *verdicts], rows)
