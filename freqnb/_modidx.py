@@ -247,6 +247,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.records.records': ('api/records.html#records', 'freqnb/records.py'),
                                 'freqnb.records.report': ('api/records.html#report', 'freqnb/records.py'),
                                 'freqnb.records.repository': ('api/records.html#repository', 'freqnb/records.py'),
+                                'freqnb.records.summary': ('api/records.html#summary', 'freqnb/records.py'),
                                 'freqnb.records.unpack_permutation': ('api/records.html#unpack_permutation', 'freqnb/records.py')},
             'freqnb.site': { 'freqnb.site.Page': ('api/site.html#page', 'freqnb/site.py'),
                              'freqnb.site.Page.__init__': ('api/site.html#page.__init__', 'freqnb/site.py'),
