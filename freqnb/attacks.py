@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .models import evaluating, images_at_once, predict
+from .models import device_of, evaluating, images_at_once, predict
 
 # %% ../nbs/api/05_attacks.ipynb #d501498a
 def margin(
@@ -91,18 +91,13 @@ def _on_batches(
     batch_size:int, # Images at a time
 )->Tensor: # Attacked images, with the shape, type, layout and device of `x`
     "Craft batch by batch on the device of the model"
-    device = _device(model, x)
+    device = device_of(model, x)
     attacked = torch.empty_like(x)
     for target, images, labels in zip(*(o.split(batch_size) for o in (attacked, x.detach(), y))):
         target.copy_(craft(images.to(device, memory_format=torch.channels_last, copy=True), labels.to(device, copy=True)))
     return attacked
 
-# %% ../nbs/api/05_attacks.ipynb #b2d2b338
-def _device(model:Callable, x:Tensor)->torch.device:
-    "Where the parameters of a module are; where `x` is, if there are none"
-    return next((o.device for o in model.parameters()), x.device) if isinstance(model, nn.Module) else x.device
-
-# %% ../nbs/api/05_attacks.ipynb #6f2a2a83
+# %% ../nbs/api/05_attacks.ipynb #171f4f1f
 def _check_inputs(x:Tensor, y:Tensor, eps:float):
     "Images in [0, 1], a label for each, a distance on the same scale"
     if x.ndim != 4 or len(x) == 0: raise ValueError(f'expected images (N, C, H, W) with N >= 1, got shape {tuple(x.shape)}')
@@ -113,18 +108,18 @@ def _check_inputs(x:Tensor, y:Tensor, eps:float):
     low, high = torch.stack(torch.aminmax(x.detach())).tolist()
     if not (low >= 0 and high <= 1): raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
 
-# %% ../nbs/api/05_attacks.ipynb #549c5d9c
+# %% ../nbs/api/05_attacks.ipynb #ab7b535e
 def _check_counts(**counts:int):
     "Numbers of things there must be at least one of"
     for name, count in counts.items():
         if count < 1: raise ValueError(f'{name} is {count}; expected at least 1')
 
-# %% ../nbs/api/05_attacks.ipynb #cf93e103
+# %% ../nbs/api/05_attacks.ipynb #de53374f
 def _check_choice(what:str, name:str, choices:Sequence[str]):
     "One of the names that are known"
     if name not in choices: raise ValueError(f'unknown {what} {name!r}; there are {", ".join(choices)}')
 
-# %% ../nbs/api/05_attacks.ipynb #49912e28
+# %% ../nbs/api/05_attacks.ipynb #971011ca
 def _climb(
     model:Callable, # Images in [0, 1] to logits
     x:Tensor, # Images `(N, C, H, W)` on the model's device
@@ -146,7 +141,7 @@ def _climb(
         tick(len(x))
     return attacked
 
-# %% ../nbs/api/05_attacks.ipynb #4061f8c2
+# %% ../nbs/api/05_attacks.ipynb #72001ce4
 def _climb_again(
     climb:Callable, # From images and labels to attacked images
     judge:Callable, # From images to logits
@@ -168,13 +163,13 @@ def _climb_again(
         better = new_broken | (new_value > value[left])
         attacked[left[better]], value[left[better]], broken[left] = again[better], new_value[better], new_broken
 
-# %% ../nbs/api/05_attacks.ipynb #65502981
+# %% ../nbs/api/05_attacks.ipynb #a7ff8c8c
 def _bar(total:int, show:bool):
     "A bar with the time left, on standard error"
     from tqdm import tqdm
     return tqdm(total=total, disable=not show, mininterval=.5, bar_format='{l_bar}{bar}| {elapsed}<{remaining}')
 
-# %% ../nbs/api/05_attacks.ipynb #94dadf13
+# %% ../nbs/api/05_attacks.ipynb #34c32879
 def pgd(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -192,13 +187,13 @@ def pgd(
 )->Tensor: # Attacked images, like `x`
     "Projected gradient ascent: the last point of a climb, or the worst of several (Madry et al. 2018)"
     _check_inputs(x, y, eps)
-    batch_size = images_at_once(_device(model, x)) if batch_size is None else batch_size
+    batch_size = images_at_once(device_of(model, x)) if batch_size is None else batch_size
     _check_counts(steps=steps, restarts=restarts, batch_size=batch_size)
     _check_choice('norm', norm, NORMS)
     _check_choice('loss', loss, tuple(LOSSES))
     if alpha is not None and not alpha > 0: raise ValueError(f'alpha is {alpha}; expected the length of a step, above 0')
     if eps == 0: return x.detach().clone()
-    y, generator = y.to(x.device, torch.long), None if seed is None else torch.Generator(_device(model, x)).manual_seed(seed)
+    y, generator = y.to(x.device, torch.long), None if seed is None else torch.Generator(device_of(model, x)).manual_seed(seed)
     with _crafting(model), _bar(len(x)*steps*restarts, progress) as bar:
         craft = partial(_climb, model, eps=eps, alpha=2.5*eps/steps if alpha is None else alpha, steps=steps, norm=norm,
                         loss=LOSSES[loss], random_start=random_start, generator=generator, tick=bar.update)
@@ -208,7 +203,7 @@ def pgd(
         bar.update(bar.total-bar.n)
     return attacked
 
-# %% ../nbs/api/05_attacks.ipynb #2b412da8
+# %% ../nbs/api/05_attacks.ipynb #581b662e
 def fgsm(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -220,7 +215,7 @@ def fgsm(
     "`x` plus `eps` times the sign of the gradient, clipped to [0, 1]"
     return pgd(model, x, y, eps, alpha=eps or None, steps=1, loss=loss, random_start=False, batch_size=batch_size)
 
-# %% ../nbs/api/05_attacks.ipynb #a2a397bb
+# %% ../nbs/api/05_attacks.ipynb #f2f609d2
 def square(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -237,7 +232,7 @@ def square(
     with _crafting(model), torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
         return _on_batches(partial(_search, model, eps=eps, queries=queries, seed=seed), model, x, y, batch_size)
 
-# %% ../nbs/api/05_attacks.ipynb #cf574d76
+# %% ../nbs/api/05_attacks.ipynb #0e67c00c
 def _search(model:Callable, x:Tensor, y:Tensor, eps:float, queries:int, seed:int)->Tensor:
     "Square attack on one batch on the model's device; it seeds torch's global random state"
     try: from pyautoattack.square import SquareAttack

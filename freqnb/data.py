@@ -29,9 +29,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/api/00_data.ipynb #beacd592
+# %% ../nbs/api/00_data.ipynb #fe32c023
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -142,13 +143,6 @@ class Images:
         note = f', read from {self.lossy.upper()} files' if self.lossy else ''
         return f'{self.name}: {len(self):,} images of {size}, {len(self.classes)} classes{note}'
 
-    def take(self,
-        n:int, # How many
-    )->'Images': # A smaller set
-        "The first `n` images"
-        if not 0 <= n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
-        return self[:n]
-
     def float(self)->Tensor:
         "All pixels as float32 in [0, 1]"
         return _as_float(self.x)
@@ -170,13 +164,22 @@ class Images:
         facts = json.dumps([list(pixels.shape), list(self.classes)]).encode()
         return _digest(facts, pixels, self.y.contiguous().cpu().numpy())
 
-# %% ../nbs/api/00_data.ipynb #403d4415
+# %% ../nbs/api/00_data.ipynb #e013de25
+@patch
+def take(self:Images,
+    n:int, # How many
+)->'Images': # A smaller set
+    "The first `n` images"
+    if not 0 <= n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
+    return self[:n]
+
+# %% ../nbs/api/00_data.ipynb #3c11b250
 def _pick(x:Tensor, index:slice|Tensor)->Tensor:
     "`x[index]`, in channels-last layout where it is copied"
     if not isinstance(index, Tensor): return x[index]
     return _chosen(x, (index.nonzero()[:, 0] if index.dtype == torch.bool else index).to(x.device))
 
-# %% ../nbs/api/00_data.ipynb #86ff0d2b
+# %% ../nbs/api/00_data.ipynb #d9776372
 class Splits(NamedTuple):
     "The three parts of a loaded set"
     train:Images # Images to fit on
@@ -184,7 +187,7 @@ class Splits(NamedTuple):
     test:Images # Images to report on
     def __repr__(self)->str: return '\n'.join(f'{part:5} {images}' for part, images in self._asdict().items())
 
-# %% ../nbs/api/00_data.ipynb #78efd607
+# %% ../nbs/api/00_data.ipynb #4f97439e
 def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
     "True for a random fraction `valid` of each label: at least one image where there are two"
     generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(y), dtype=torch.bool)
@@ -194,14 +197,14 @@ def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
         held[where[torch.randperm(len(where), generator=generator)[:count]]] = True
     return held
 
-# %% ../nbs/api/00_data.ipynb #78baca47
+# %% ../nbs/api/00_data.ipynb #611b9802
 def _split(images:Images, test:Images, valid:float, seed:int)->Splits:
     "Hold the fraction `valid` of `images` out"
     if not 0 <= valid < 1: raise ValueError(f'valid is {valid}; expected a fraction, 0 <= valid < 1')
     held = _held_out(images.y, valid, seed)
     return Splits(images[~held] if valid else images, images[held], test)
 
-# %% ../nbs/api/00_data.ipynb #1e397adc
+# %% ../nbs/api/00_data.ipynb #c812c2b5
 @dataclass(frozen=True, eq=False, repr=False)
 class Planted(Images):
     "Images whose class lies in bands that we chose"
@@ -213,7 +216,7 @@ class Planted(Images):
         shapes, textures = part(self.shapes), part(self.textures)
         return replace(self, x=_pick(self.x, index), y=self.y[index], shapes=shapes, textures=textures)
 
-# %% ../nbs/api/00_data.ipynb #640e48a4
+# %% ../nbs/api/00_data.ipynb #3de9238e
 def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
     "Whole waves `(M, 2)` of the ring `band`, one of each pair of opposite directions, without the Nyquist lines"
     reach = int(band[1])
@@ -223,18 +226,18 @@ def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
     keep = ((down > 0) | (across > 0)) & (radius >= band[0]) & (radius <= band[1])
     return waves[keep & (2*down < h) & (2*across.abs() < w)]
 
-# %% ../nbs/api/00_data.ipynb #93fa0262
+# %% ../nbs/api/00_data.ipynb #822dcf69
 def _basis(waves:Tensor, h:int, w:int)->Tensor:
     "Cosines and sines `(2M, H, W)` of the given waves `(M, 2)`, scaled so that a sum of all has rms 1"
     angle = waves[:, 0, None, None]*torch.arange(h)[:, None]/h + waves[:, 1, None, None]*torch.arange(w)/w
     return torch.cat([(2*math.pi*angle).cos(), -(2*math.pi*angle).sin()])*math.sqrt(2/len(waves))
 
-# %% ../nbs/api/00_data.ipynb #8df093d2
+# %% ../nbs/api/00_data.ipynb #20bce0c0
 def _sum_of_waves(basis:Tensor, phases:Tensor)->Tensor:
     "Sums `(..., H, W)` of the waves of a basis at `phases` `(..., M)`"
     return (torch.cat([phases.cos(), phases.sin()], -1) @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
 
-# %% ../nbs/api/00_data.ipynb #459d0c21
+# %% ../nbs/api/00_data.ipynb #c9a68c8b
 def _shapes(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
     "A function that draws the shape of every class `(K, n, H, W)`, moved by the same few pixels for each of `n` images"
     waves, reach = _ring_waves(band, h, w), min(h, w)//16
@@ -245,14 +248,14 @@ def _shapes(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,G
         return _sum_of_waves(basis, 2*math.pi*(template[:, None] - moves @ waves.T.float()))
     return draw
 
-# %% ../nbs/api/00_data.ipynb #4acc6880
+# %% ../nbs/api/00_data.ipynb #25d1b352
 def _sector(waves:Tensor, label:int, classes:int)->Tensor:
     "The waves whose direction is within a quarter of a sector of the direction of `label`"
     direction = torch.atan2(waves[:, 0].double(), waves[:, 1].double())*classes/math.pi
     off = (direction - label + classes/2).remainder(classes) - classes/2
     return waves[off.abs() <= .25 + 1e-9]
 
-# %% ../nbs/api/00_data.ipynb #97089dd0
+# %% ../nbs/api/00_data.ipynb #f846a80e
 def _textures(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
     "A function that draws a texture of every class `(K, n, H, W)` for each of `n` images"
     sectors = [_sector(_ring_waves(band, h, w), k, classes) for k in range(classes)]
@@ -264,7 +267,7 @@ def _textures(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int
         return torch.stack([_sum_of_waves(basis, phase) for basis, phase in zip(bases, phases)])
     return draw
 
-# %% ../nbs/api/00_data.ipynb #a601984d
+# %% ../nbs/api/00_data.ipynb #c7ebe4da
 def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     "Random images `(n, C, H, W)` of mean 0 and rms 1 whose amplitudes fall as one over the frequency"
     down, across = torch.fft.fftfreq(h, 1/h)[:, None], torch.fft.rfftfreq(w, 1/w)
@@ -273,7 +276,7 @@ def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum/radius, 0), s=(h, w))
     return drawn/drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
 
-# %% ../nbs/api/00_data.ipynb #194800b2
+# %% ../nbs/api/00_data.ipynb #f47759cb
 def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, texture:Tensor)->Tensor:
     "Background plus the `shape` and the `texture` of each image, scaled by one class-blind factor an image, as uint8"
     with_shape, images = background + shapes[:, :, None], torch.arange(len(background))
@@ -282,7 +285,7 @@ def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, text
     planted = with_shape[shape, images] + textures[texture, images][:, None]
     return planted.mul_(255*scale[:, None, None, None]).add_(127.5).round_().to(torch.uint8)
 
-# %% ../nbs/api/00_data.ipynb #640d925b
+# %% ../nbs/api/00_data.ipynb #9c0ffff2
 def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w:int)->bool:
     "Is the signal there? Raise an error when its ring does not fit the image"
     if band is None or strength == 0: return False
@@ -293,13 +296,13 @@ def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w
     if not len(_ring_waves(band, h, w)): raise ValueError(f'{name} is {band}; expected a ring that holds whole waves')
     return True
 
-# %% ../nbs/api/00_data.ipynb #723c4cec
+# %% ../nbs/api/00_data.ipynb #0319b011
 def _planted_labels(n:int, classes:int, conflict:bool, generator:Generator)->tuple[Tensor,Tensor]:
     "Balanced labels of the shapes and of the textures: equal, or different for every image"
     shapes = (torch.arange(n) % classes)[torch.randperm(n, generator=generator)]
     return shapes, (shapes + conflict*torch.randint(1, classes, (n,), generator=generator)) % classes
 
-# %% ../nbs/api/00_data.ipynb #b461eaec
+# %% ../nbs/api/00_data.ipynb #ed0855b2
 def planted(
     n:int, # Number of images
     size:int|tuple[int,int]=32, # Side, or height and width, in pixels
@@ -334,12 +337,12 @@ def planted(
     return Planted(x, y, names, 'planted', shapes=shape if has_low else None,
                    textures=texture if has_high else None)
 
-# %% ../nbs/api/00_data.ipynb #a2d5b80d
+# %% ../nbs/api/00_data.ipynb #ee593e95
 def home()->Path: # The folder, which need not exist yet
     "The folder for downloads, caches and runs: `FREQNB_HOME`, or `~/.cache/freqnb`"
     return Path(os.environ.get('FREQNB_HOME') or '~/.cache/freqnb').expanduser()
 
-# %% ../nbs/api/00_data.ipynb #59aff6cb
+# %% ../nbs/api/00_data.ipynb #60f36118
 def replace_file(
     path:Path, # Where the file shall stand
     write:Callable[[io.BufferedWriter],None], # Writes the content to an open binary file
@@ -354,10 +357,10 @@ def replace_file(
         beside.unlink(missing_ok=True)
         raise
 
-# %% ../nbs/api/00_data.ipynb #51cd60fc
+# %% ../nbs/api/00_data.ipynb #52c2c942
 ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
 
-# %% ../nbs/api/00_data.ipynb #8b28370d
+# %% ../nbs/api/00_data.ipynb #0c33dde7
 def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     "The four arrays of `file`"
     try:
@@ -368,7 +371,7 @@ def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     except KeyError as error: raise ValueError(f'{file}: {error.args[0]}') from error
     except Exception as error: raise ValueError(f'{file}: not a readable .npz of plain arrays ({error})') from error
 
-# %% ../nbs/api/00_data.ipynb #7dcb7fcd
+# %% ../nbs/api/00_data.ipynb #195876e3
 def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     "uint8 pixels `(N, C, H, W)` from `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`"
     if array.dtype != np.uint8: raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8')
@@ -379,7 +382,7 @@ def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     raise ValueError(f'{file}: {key} has shape {array.shape}; '
                      'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3')
 
-# %% ../nbs/api/00_data.ipynb #f89f56e4
+# %% ../nbs/api/00_data.ipynb #1e2b6671
 def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
     "int64 labels `(N,)` from integers `(N,)` or `(N, 1)`"
     if array.dtype.kind not in 'iu': raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
@@ -387,7 +390,7 @@ def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
         raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N,)')
     return torch.from_numpy(array.astype(np.int64)).flatten()
 
-# %% ../nbs/api/00_data.ipynb #c8e8e9e7
+# %% ../nbs/api/00_data.ipynb #8ad0746b
 def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     "The number of classes; an error when the labels have gaps or differ between the two parts"
     known, tested = train.unique().tolist(), test.unique().tolist()
@@ -398,7 +401,7 @@ def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     if known != tested: raise ValueError(f'{file}: train has the classes {known}, test has {tested}; expected the same')
     return len(known)
 
-# %% ../nbs/api/00_data.ipynb #c1a5d56d
+# %% ../nbs/api/00_data.ipynb #e0b9955d
 def _load_npz(file:Path)->tuple[Images,Images]:
     "Training and test images of an `.npz`"
     arrays = _npz_arrays(file)
@@ -414,10 +417,10 @@ def _load_npz(file:Path)->tuple[Images,Images]:
     classes = tuple(map(str, range(_same_labels(file, y['train'], y['test']))))
     return tuple(Images(x[part], y[part], classes, file.stem) for part in ('train', 'test'))
 
-# %% ../nbs/api/00_data.ipynb #be95a015
+# %% ../nbs/api/00_data.ipynb #d7186f3e
 LITTER = ('__MACOSX', 'Thumbs.db', 'desktop.ini')
 
-# %% ../nbs/api/00_data.ipynb #390c3944
+# %% ../nbs/api/00_data.ipynb #dcba676e
 class _Listing(NamedTuple):
     "The image files of a set: those to train on, then those to test on"
     files:tuple[str,...] # Paths inside the folder or zip
@@ -425,7 +428,7 @@ class _Listing(NamedTuple):
     train:int # How many of them are to train on
     classes:tuple[str,...] # Names of the labels
 
-# %% ../nbs/api/00_data.ipynb #46e4b7b2
+# %% ../nbs/api/00_data.ipynb #e263e5a0
 def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
     "The folder inside `where` that holds train/ and test/: itself, or the one below"
     for depth in (0, 1):
@@ -436,7 +439,7 @@ def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
     raise FileNotFoundError(f'{where}: holds {there[:5]}; '
                             'expected folders train/ and test/, with a folder a class in each')
 
-# %% ../nbs/api/00_data.ipynb #70f3c784
+# %% ../nbs/api/00_data.ipynb #2b426fe6
 def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
               files:list[tuple[str,...]])->dict[str,list[str]]:
     "The files of each class below the folder `top`, such as `train`"
@@ -452,13 +455,13 @@ def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
     if empty: raise ValueError(f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class')
     return dict(sorted(found.items()))
 
-# %% ../nbs/api/00_data.ipynb #868a9b71
+# %% ../nbs/api/00_data.ipynb #98a0b722
 def _dealt(classes:dict[str,list[str]])->list[tuple[int,str]]:
     "Labels and files, each class spread evenly over the whole list"
     places = [((j+.5)/len(names), k, name) for k, names in enumerate(classes.values()) for j, name in enumerate(names)]
     return [(k, name) for _, k, name in sorted(places)]
 
-# %% ../nbs/api/00_data.ipynb #3bf8ca49
+# %% ../nbs/api/00_data.ipynb #211890a9
 def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     "Sort paths into parts and classes"
     clean = lambda paths: [p for p in (tuple(path.strip('/').split('/')) for path in paths)
@@ -473,10 +476,10 @@ def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     labels, paths = zip(*_dealt(train), *_dealt(test))
     return _Listing(paths, torch.tensor(labels), sum(map(len, train.values())), tuple(train))
 
-# %% ../nbs/api/00_data.ipynb #57542c56
+# %% ../nbs/api/00_data.ipynb #779a6687
 MODES = dict.fromkeys(('1', 'L', 'LA'), 'L') | dict.fromkeys(('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'), 'RGB')
 
-# %% ../nbs/api/00_data.ipynb #2920d84a
+# %% ../nbs/api/00_data.ipynb #a874462a
 def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     "Scale the shorter side to `size`, then cut the centre square out"
     from PIL import Image
@@ -485,7 +488,7 @@ def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     left, top = (wide - size)//2, (high - size)//2
     return image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
-# %% ../nbs/api/00_data.ipynb #339a373d
+# %% ../nbs/api/00_data.ipynb #d2b008bc
 def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(H, W, 1 or 3)` of an image file, and whether it is a JPEG"
     from PIL import Image, UnidentifiedImageError
@@ -500,14 +503,14 @@ def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
         reason = 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f'{name}: not a readable image ({reason})') from error
 
-# %% ../nbs/api/00_data.ipynb #cab69c6a
+# %% ../nbs/api/00_data.ipynb #357f6ce8
 def _same_size(first:str, shape:tuple[int,...], name:str, other:tuple[int,...])->None:
     "Raise an error that names both files when their sizes differ"
     if shape[:2] != other[:2]:
         raise ValueError(f'{first} is {shape[0]}x{shape[1]} and {name} is {other[0]}x{other[1]}; '
                          f'expected one size, or size= to bring all images to')
 
-# %% ../nbs/api/00_data.ipynb #81e5682f
+# %% ../nbs/api/00_data.ipynb #d6240f27
 def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(N, H, W, 1 or 3)` of all files, and whether any is a JPEG"
     from tqdm import tqdm
@@ -534,7 +537,7 @@ def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], si
     _, jpeg, grey = np.sum(counts, 0)
     return (pixels[..., :1].copy() if grey == len(files) else pixels), bool(jpeg)
 
-# %% ../nbs/api/00_data.ipynb #3cf2dc83
+# %% ../nbs/api/00_data.ipynb #12410b10
 def _free_memory()->int:
     "Bytes of memory that are free, or half of all where the system does not tell"
     facts = Path('/proc/meminfo')
@@ -543,12 +546,12 @@ def _free_memory()->int:
         return next(int(line.split()[1])*1024 for line in lines if line.startswith('MemAvailable'))
     return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')//2 if hasattr(os, 'sysconf') else 2**32
 
-# %% ../nbs/api/00_data.ipynb #ce1c1c4c
+# %% ../nbs/api/00_data.ipynb #e6f65dc8
 def _fits(count:int, shape:tuple[int,...])->bool:
     "Would `count` decoded images fill at most half of the free memory?"
     return count*shape[0]*shape[1]*3 <= _free_memory()//2
 
-# %% ../nbs/api/00_data.ipynb #9d600a6b
+# %% ../nbs/api/00_data.ipynb #f56d144e
 def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:str, size:int|None)->tuple[Images,Images]:
     "Training and test images, decoded"
     pixels, jpeg = _decode_all(where, listing.files, read, size)
@@ -556,7 +559,7 @@ def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:st
     part = lambda span: Images(x[span], listing.y[span], listing.classes, name, 'jpeg' if jpeg else '')
     return part(slice(None, n)), part(slice(n, None))
 
-# %% ../nbs/api/00_data.ipynb #7014bfe2
+# %% ../nbs/api/00_data.ipynb #22f08b48
 class _Files(Dataset):
     "The decoded images of `files` in `folder`, which all have the size of the first"
     def __init__(self, folder:Path, files:tuple[str,...], size:int|None):
@@ -569,7 +572,7 @@ class _Files(Dataset):
         _same_size(*self.first, name, pixels.shape)
         return torch.from_numpy(np.repeat(pixels, 3 if pixels.shape[2] == 1 else 1, 2)).permute(2, 0, 1)
 
-# %% ../nbs/api/00_data.ipynb #b099426c
+# %% ../nbs/api/00_data.ipynb #76f28f4e
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
     "Labelled image files, decoded when they are needed"
@@ -587,14 +590,6 @@ class StreamedImages:
     def __getitem__(self, index:slice|Tensor)->'StreamedImages':
         chosen = torch.arange(len(self))[index]
         return replace(self, files=tuple(self.files[i] for i in chosen.tolist()), y=self.y[chosen])
-
-    def take(self,
-        n:int, # How many
-    )->Images: # A set in memory
-        "The first `n` images, in memory"
-        if not 0 < n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
-        images = _Files(self.folder, self.files, self.size)
-        return Images(torch.stack([images[i] for i in range(n)]), self.y[:n], self.classes, self.name, self.lossy)
 
     def batches(self,
         batch_size:int, # Images a batch
@@ -618,7 +613,17 @@ class StreamedImages:
         sizes = [(self.folder/file).stat().st_size for file in self.files]
         return _digest(json.dumps([self.files, sizes, self.y.tolist(), self.classes, self.size]).encode())
 
-# %% ../nbs/api/00_data.ipynb #19b513e5
+# %% ../nbs/api/00_data.ipynb #899fbebf
+@patch
+def take(self:StreamedImages,
+    n:int, # How many
+)->Images: # A set in memory
+    "The first `n` images, in memory"
+    if not 0 < n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
+    images = _Files(self.folder, self.files, self.size)
+    return Images(torch.stack([images[i] for i in range(n)]), self.y[:n], self.classes, self.name, self.lossy)
+
+# %% ../nbs/api/00_data.ipynb #ea01153d
 def _walk(folder:Path)->tuple[list[str],list[str]]:
     "All folders and all files below `folder`, as paths inside it"
     folders, files = [], []
@@ -631,7 +636,7 @@ def _walk(folder:Path)->tuple[list[str],list[str]]:
         files += [(inside/name).as_posix() for name in names]
     return folders, files
 
-# %% ../nbs/api/00_data.ipynb #4b75ee36
+# %% ../nbs/api/00_data.ipynb #9cfc3862
 def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a class-per-folder tree, streamed when they would not fit into memory"
     listing = _listing(folder, *_walk(folder))
@@ -641,7 +646,7 @@ def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|S
     whole = StreamedImages(folder, listing.files, listing.y, listing.classes, name, 'jpeg' if jpeg else '', size)
     return whole[:listing.train], whole[listing.train:]
 
-# %% ../nbs/api/00_data.ipynb #149cbfa8
+# %% ../nbs/api/00_data.ipynb #088a4b45
 def _check_member(file:Path, member:zipfile.ZipInfo)->None:
     "Raise an error when a member is a link or has a path that leads outside"
     path = member.filename.replace('\\', '/')
@@ -650,7 +655,7 @@ def _check_member(file:Path, member:zipfile.ZipInfo)->None:
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ValueError(f'{file}: refused, its member {member.filename!r} is a link')
 
-# %% ../nbs/api/00_data.ipynb #f593cafa
+# %% ../nbs/api/00_data.ipynb #bb53a434
 def _open_zip(file:Path)->zipfile.ZipFile:
     "An open zip, all of whose members are safe"
     try: opened = zipfile.ZipFile(file)
@@ -658,7 +663,7 @@ def _open_zip(file:Path)->zipfile.ZipFile:
     for member in opened.infolist(): _check_member(file, member)
     return opened
 
-# %% ../nbs/api/00_data.ipynb #2c924a02
+# %% ../nbs/api/00_data.ipynb #8cc48268
 def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, decoded"
     with _open_zip(file) as opened:
@@ -673,7 +678,7 @@ def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
             raise MemoryError(f'{file}: its images would fill over half of the free memory; unpack it, give the folder')
         return _in_memory(file, listing, read, file.stem, size)
 
-# %% ../nbs/api/00_data.ipynb #7cb0a56c
+# %% ../nbs/api/00_data.ipynb #4e3b79ce
 def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, from the cache when this very zip was decoded before"
     with open(file, 'rb') as opened: key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
@@ -688,14 +693,14 @@ def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     except OSError as error: warnings.warn(f'{cache}: not kept, {file.name} will be decoded again next time ({error})')
     return train, test
 
-# %% ../nbs/api/00_data.ipynb #93dd9770
+# %% ../nbs/api/00_data.ipynb #2fc5b276
 FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
                    'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 DIGITS = tuple('0123456789')
 MINI = Path(str(importlib.resources.files('freqnb')))/'assets'/'fashion_mnist_mini.npz'
 MINI_SHA256 = 'c73027faa8c43e8dfb1d4fbdb18a3d1207b51ba8530ee171a85e6d8963f17990'
 
-# %% ../nbs/api/00_data.ipynb #82957032
+# %% ../nbs/api/00_data.ipynb #fd0cfb30
 def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     "The bundled training and test images"
     if not file.exists(): raise FileNotFoundError(f'{file}: missing; install freqnb again')
@@ -703,10 +708,10 @@ def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     if found != sha256: raise ValueError(f'{file}: its sha256 is {found}; expected {sha256}; install freqnb again')
     return tuple(replace(images, classes=FASHION_CLASSES) for images in _load_npz(file))
 
-# %% ../nbs/api/00_data.ipynb #7a5d6100
+# %% ../nbs/api/00_data.ipynb #15995914
 IDX_FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
-# %% ../nbs/api/00_data.ipynb #b30cbebf
+# %% ../nbs/api/00_data.ipynb #c4da191b
 def _read_idx(file:Path)->Tensor:
     "The uint8 array in an IDX file, plain or gzipped"
     try: content = (gzip.open if file.suffix == '.gz' else open)(file, 'rb').read()
@@ -718,7 +723,7 @@ def _read_idx(file:Path)->Tensor:
         raise ValueError(f'{file}: {len(content)} bytes for an array of {shape}; it is cut short or damaged')
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4*rank).reshape(shape).copy())
 
-# %% ../nbs/api/00_data.ipynb #ebdac08c
+# %% ../nbs/api/00_data.ipynb #32c08e95
 def _idx_files(folders:tuple[Path,...])->list[Path]:
     "The four IDX files, from the first folder that holds them all; an empty list when none does"
     for folder in folders:
@@ -726,7 +731,7 @@ def _idx_files(folders:tuple[Path,...])->list[Path]:
         if all(found): return found
     return []
 
-# %% ../nbs/api/00_data.ipynb #f4f0e39a
+# %% ../nbs/api/00_data.ipynb #41ce1c92
 def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,Images]:
     "Training and test images from the four IDX files"
     arrays = [_read_idx(file) for file in files]
@@ -735,7 +740,7 @@ def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,
             raise ValueError(f'{file}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)')
     return tuple(Images(x[:, None], y.long(), classes, name) for x, y in zip(arrays[::2], arrays[1::2]))
 
-# %% ../nbs/api/00_data.ipynb #b93d02c5
+# %% ../nbs/api/00_data.ipynb #5032a06b
 class _Known(NamedTuple):
     "A set that torchvision downloads and verifies"
     loader:str # The class in `torchvision.datasets`
@@ -743,7 +748,7 @@ class _Known(NamedTuple):
     files:tuple[str,...] # The files it needs there
     images:int # How many images it holds
 
-# %% ../nbs/api/00_data.ipynb #c62cbfc6
+# %% ../nbs/api/00_data.ipynb #f1f7bff0
 KNOWN = {
     'fashion_mnist': _Known('FashionMNIST', 'FashionMNIST/raw', IDX_FILES, 70000),
     'mnist': _Known('MNIST', 'MNIST/raw', IDX_FILES, 70000),
@@ -753,7 +758,7 @@ KNOWN = {
     'svhn': _Known('SVHN', '.', ('train_32x32.mat', 'test_32x32.mat'), 99289),
 }
 
-# %% ../nbs/api/00_data.ipynb #242b5310
+# %% ../nbs/api/00_data.ipynb #fa9a9c3d
 def _known_files(name:str, root:Path)->list[Path]:
     "The files of a set that torchvision knows, where they lie; an empty list when they are not all there"
     known = KNOWN[name]
@@ -761,7 +766,7 @@ def _known_files(name:str, root:Path)->list[Path]:
     files = [root/known.folder/file for file in known.files]
     return files if all(file.is_file() for file in files) else []
 
-# %% ../nbs/api/00_data.ipynb #70c0f568
+# %% ../nbs/api/00_data.ipynb #32e6208c
 def _from_torchvision(name:str, root:Path)->list:
     "torchvision's training and test sets, downloaded when they are not at `root`"
     from torchvision import datasets
@@ -772,7 +777,7 @@ def _from_torchvision(name:str, root:Path)->list:
         raise FileNotFoundError(f'{name} is not in {root}, and it could not be downloaded ({error}). '
                                 f'Put {", ".join(known.files)} into {root/known.folder}') from error
 
-# %% ../nbs/api/00_data.ipynb #8c8dc3af
+# %% ../nbs/api/00_data.ipynb #daa3acf6
 def _load_known(name:str, root:Path)->tuple[Images,Images]:
     "Training and test images of a set that torchvision knows"
     if KNOWN[name].files is IDX_FILES:
@@ -785,14 +790,14 @@ def _load_known(name:str, root:Path)->tuple[Images,Images]:
         return Images(x.permute(0, 3, 1, 2), y, tuple(part.classes), name)
     return tuple(map(images, _from_torchvision(name, root)))
 
-# %% ../nbs/api/00_data.ipynb #f37a1c8a
+# %% ../nbs/api/00_data.ipynb #e0665979
 def _load_planted()->tuple[Images,Images]:
     "4,000 planted images to train on and 1,000 to test on"
     images = planted(5000)
     test = _held_out(images.y, .2, seed=0)
     return images[~test], images[test]
 
-# %% ../nbs/api/00_data.ipynb #3dd84379
+# %% ../nbs/api/00_data.ipynb #246076d7
 def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a folder, a zip or an `.npz`"
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
@@ -802,7 +807,7 @@ def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|Str
     wanted = 'a folder, a .zip or an .npz' if size is None else f'a folder or a .zip of images, to bring to size={size}'
     raise ValueError(f'{path}: expected {wanted}')
 
-# %% ../nbs/api/00_data.ipynb #713bd559
+# %% ../nbs/api/00_data.ipynb #9fd1f256
 def load(
     source:str|Path, # `planted`, `fashion_mnist_mini`, a set torchvision knows, or a path: folder, `.zip`, `.npz`
     root:str|Path|None=None, # Where torchvision's sets lie or shall lie; `data` in `FREQNB_HOME` when left out
@@ -823,7 +828,7 @@ def load(
                          'or the path of a folder, .zip or .npz')
     return _split(*(named[source]() if source in named else _load_path(path, size)), valid, seed)
 
-# %% ../nbs/api/00_data.ipynb #cbb0c1a3
+# %% ../nbs/api/00_data.ipynb #9d5799ba
 class Source(NamedTuple):
     "A set that `load` takes by its name"
     name:str # What to give to `load`
@@ -833,7 +838,7 @@ class Source(NamedTuple):
     images:int # Training and test images together
     size:int # Bytes on disk
 
-# %% ../nbs/api/00_data.ipynb #ed23c39c
+# %% ../nbs/api/00_data.ipynb #76d69f99
 def sources(
     root:str|Path|None=None, # Where torchvision's sets lie; `data` in `FREQNB_HOME` when left out
 )->list[Source]: # One entry a set

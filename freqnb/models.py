@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['INITS', 'NETS', 'Normalize', 'conv_block', 'Residual', 'residual_block', 'resnet9', 'resnet18', 'resnet20', 'lenet',
-           'alexnet', 'vgg11', 'add_dropout', 'initialize', 'create', 'count_parameters', 'evaluating',
+           'alexnet', 'vgg11', 'add_dropout', 'initialize', 'create', 'count_parameters', 'evaluating', 'device_of',
            'images_at_once', 'predict']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -244,25 +244,31 @@ def evaluating(
     finally:
         for module, training in modes.items(): module.training = training
 
-# %% ../nbs/api/03_models.ipynb #ed9a64eb
+# %% ../nbs/api/03_models.ipynb #f81fcb79
+def device_of(
+    model:Callable, # A module, or any function
+    x:Tensor, # Images for it
+)->torch.device: # Of the module's parameters; of `x` where there are none
+    "Where a model computes"
+    return next((p.device for p in model.parameters()), x.device) if isinstance(model, nn.Module) else x.device
+
+# %% ../nbs/api/03_models.ipynb #496005ec
 def images_at_once(
     device:torch.device, # Where to compute
 )->int: # A batch size
     "How many images to take at a time where nobody said: few on a CPU, which has small caches"
     return 100 if device.type == 'cpu' else 1000
 
-# %% ../nbs/api/03_models.ipynb #9136d902
+# %% ../nbs/api/03_models.ipynb #780ec44e
 def predict(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device
     batch_size:int|None=None, # Images a forward pass; `images_at_once` when None
 )->Tensor: # Logits `(N, classes)`, float32, on the device of `x`
     "Logits of all images, batch by batch, without gradients"
-    if not isinstance(model, nn.Module): return _predict(model, x, batch_size, x.device)
-    device = next((p.device for p in model.parameters()), x.device)
-    with evaluating(model): return _predict(model, x, batch_size, device)
+    with evaluating(model) if isinstance(model, nn.Module) else nullcontext(): return _predict(model, x, batch_size, device_of(model, x))
 
-# %% ../nbs/api/03_models.ipynb #637725f0
+# %% ../nbs/api/03_models.ipynb #e08e6e39
 @torch.no_grad()
 def _predict(model:Callable, x:Tensor, batch_size:int|None, device:torch.device)->Tensor:
     "Logits of `x`, moved to `device` a batch at a time; uint8 pixels become [0, 1]"

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 import freqnb
@@ -93,11 +94,6 @@ class Record:
         "The file name that belongs to notebook, scale and data"
         return f'{self.name}-{self.scale}-{Path(self.data["name"]).stem}.json'
 
-    def recipe(self, index:int, seed:int=0)->Recipe: # `seed` counts where the recipe has none of its own
-        "One of the recorded recipes, to run again"
-        values = {name: value for name, value in self.recipes[index].items() if name not in ('objective', 'permutation')}
-        return Recipe(**dict(seed=seed, scale=self.scale)|values)
-
     def table(self)->Table:
         "The claims with effect, interval, n, seeds, data and verdict"
         rows = [[f'{c.says} ({c.section})', f'{c.measured}: {c.effect}', c.counts, c.verdict] for c in self.claims]
@@ -112,7 +108,14 @@ class Record:
             lines += [f'    {claim.measured}: {claim.effect}, n={claim.effect.n:,}, seeds={claim.effect.seeds}, {self.source}']
         return '\n'.join(lines)
 
-# %% ../nbs/api/08_records.ipynb #a53daeb5
+# %% ../nbs/api/08_records.ipynb #16f7a9d2
+@patch
+def recipe(self:Record, index:int, seed:int=0)->Recipe: # `seed` counts where the recipe has none of its own
+    "One of the recorded recipes, to run again"
+    values = {name: value for name, value in self.recipes[index].items() if name not in ('objective', 'permutation')}
+    return Recipe(**dict(seed=seed, scale=self.scale)|values)
+
+# %% ../nbs/api/08_records.ipynb #5218acd3
 def describe_device(
     device:torch.device, # Where something was computed
 )->str: # Such as 'cpu, AMD EPYC, 2 threads'
@@ -123,20 +126,20 @@ def describe_device(
     models = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
     return f'{device.type}, {models[0] if models else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
 
-# %% ../nbs/api/08_records.ipynb #414dda8f
+# %% ../nbs/api/08_records.ipynb #5d290020
 def repository()->Path|None: # The folder that holds `nbs`, or None where freqnb was installed without it
     "Where the notebooks are: beside the package, or around the current folder"
     for folder in (Path(freqnb.__file__).parent.parent, Path.cwd(), *Path.cwd().parents):
         if (folder/'nbs'/'index.ipynb').exists() and (folder/'freqnb').is_dir(): return folder
     return None
 
-# %% ../nbs/api/08_records.ipynb #170c4700
+# %% ../nbs/api/08_records.ipynb #2751e958
 def record_folders()->list[Path]: # Existing or not
     "Your own records first, then the committed ones"
     own = Path(os.environ.get('FREQNB_RECORDS') or home()/'records').resolve()
     return list(dict.fromkeys([own]+([repository().resolve()/'nbs'/'records'] if repository() else [])))
 
-# %% ../nbs/api/08_records.ipynb #2d971ab3
+# %% ../nbs/api/08_records.ipynb #2848eb8b
 def _to_json(r:Record)->str:
     "A record as text, one line a metric, a claim or a recipe"
     def lines(values): return [json.dumps(value, ensure_ascii=False) for value in values]
@@ -148,7 +151,7 @@ def _to_json(r:Record)->str:
     text = [f' {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}' for name, value in parts.items()]
     return '{\n'+',\n'.join(text+[f' {json.dumps(name)}: {block}' for name, block in blocks.items()])+'\n}\n'
 
-# %% ../nbs/api/08_records.ipynb #52b3f5f2
+# %% ../nbs/api/08_records.ipynb #7c52d103
 def read_record(
     path:Path, # A JSON file that `record` wrote
 )->Record: # As it was
@@ -160,14 +163,14 @@ def read_record(
         return Record(**values, metrics=metrics, claims=claims)
     except (KeyError, TypeError) as error: raise ValueError(f'{path} is not a record of freqnb: {error}') from error
 
-# %% ../nbs/api/08_records.ipynb #68bb103b
+# %% ../nbs/api/08_records.ipynb #cb87d855
 def pack_permutation(
     permutation:Tensor, # A permutation `(N,)`
 )->str: # Base64 of zlib-compressed little-endian 32-bit integers
     "A permutation as text"
     return base64.b64encode(zlib.compress(permutation.cpu().numpy().astype('<u4').tobytes(), 9)).decode()
 
-# %% ../nbs/api/08_records.ipynb #6a4a7a8a
+# %% ../nbs/api/08_records.ipynb #4ab405c1
 def unpack_permutation(
     text:str, # What `pack_permutation` made
 )->Tensor: # The permutation `(N,)`: the run's labels were `y[permutation]`
@@ -177,7 +180,7 @@ def unpack_permutation(
     if not np.array_equal(np.sort(values), np.arange(len(values))): raise ValueError(f'{len(values)} numbers in {text[:40]!r} are no permutation')
     return torch.from_numpy(values)
 
-# %% ../nbs/api/08_records.ipynb #a77a21bf
+# %% ../nbs/api/08_records.ipynb #0078cb63
 def _recipe_of(run:Run)->dict:
     "What was trained and how; the data by their name, wherever they lay"
     values = json.loads(json.dumps(asdict(run.recipe)))|dict(data=run.data['name'], objective=run.objective)
@@ -185,7 +188,7 @@ def _recipe_of(run:Run)->dict:
     else: del values['seed']
     return {name: value for name, value in values.items() if name != 'scale'}
 
-# %% ../nbs/api/08_records.ipynb #59c1a18f
+# %% ../nbs/api/08_records.ipynb #73e0aac6
 def record(
     name:str, # The notebook, as 'folder/title': 'high_frequency/split'
     runs:Sequence[Run], # What was trained for it
@@ -205,12 +208,12 @@ def record(
     replace_file(record_folders()[0]/result.file, lambda file: file.write(_to_json(result).encode()))
     return result
 
-# %% ../nbs/api/08_records.ipynb #89a05eb7
+# %% ../nbs/api/08_records.ipynb #71e63526
 def records()->list[Record]: # Own records before committed ones, each sorted by file name
     "Everything that is recorded here"
     return [read_record(path) for folder in record_folders() for path in sorted(folder.rglob('*.json'))]
 
-# %% ../nbs/api/08_records.ipynb #41fb7539
+# %% ../nbs/api/08_records.ipynb #485eda34
 def best_committed(
     name:str, # The notebook
 )->Record|None: # At the largest scale; None where nothing is committed
@@ -219,7 +222,7 @@ def best_committed(
     found = [read_record(path) for path in sorted(folder.glob(f'{name}-*.json'))]
     return max(found, key=lambda r: SCALES.index(r.scale), default=None)
 
-# %% ../nbs/api/08_records.ipynb #11e6fb7b
+# %% ../nbs/api/08_records.ipynb #5dca78c5
 def compare(
     paper:dict[str,float], # The paper's numbers, by the metric's name
     this:Record, # What was just measured
@@ -235,13 +238,13 @@ def compare(
     n, seeds = ({f'{getattr(e, what):,}' for e in this.metrics.values()} for what in ('n', 'seeds'))
     return Table(['', *columns], rows, f'this run: n = {" or ".join(sorted(n))} images, {" or ".join(sorted(seeds))} seed(s), 95% intervals')
 
-# %% ../nbs/api/08_records.ipynb #721ffb01
+# %% ../nbs/api/08_records.ipynb #99ed0a06
 def report()->Table: # One row a claim
     "Every claim that was measured here, with its verdict"
     rows = [[f'{c.says} ({c.section})', r.source, str(c.effect), c.counts, c.verdict] for r in records() for c in r.claims]
     return Table(['claim', 'scale, data', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
 
-# %% ../nbs/api/08_records.ipynb #62caa44b
+# %% ../nbs/api/08_records.ipynb #8b7e426f
 def summary()->Table: # One row a record
     "How many claims of each notebook were reproduced, were not, or stay undecided"
     verdicts = ('reproduced', 'not reproduced', 'undecided')

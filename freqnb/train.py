@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,43 +69,54 @@ class Recipe:
     flip:bool = False # Random left-right flips
     precision:str = 'auto' # 'float32', 'bfloat16', or 'auto': bfloat16 where the processor computes with it
 
-    def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, list): object.__setattr__(self, f.name, tuple(value))
-            if isinstance(value, dict) and set(value) != set(SCALES):
-                raise ValueError(f'{f.name} by scale needs a value for each of {", ".join(SCALES)}; got {value!r}')
-        _choice('scale', self.scale, SCALES)
-        settled = {f.name: self._value(f.name) for f in fields(self)}
-        for name, choices in CHOICES.items(): _choice(name, settled[name], choices)
-        if (settled['band'] == 'all') != (settled['radius'] is None):
-            raise ValueError(f"a radius goes with band 'low' or 'high'; got band={settled['band']!r}, radius={settled['radius']!r}")
-        for name in ('epochs', 'batch_size', 'lr'):
-            if not settled[name] > 0: raise ValueError(f'{name} is a number above zero, got {settled[name]!r}')
+    def __post_init__(self): _check_recipe(self)
 
-    def _value(self, name:str):
-        value = getattr(self, name)
-        return value[self.scale] if isinstance(value, dict) else value
+# %% ../nbs/api/06_train.ipynb #d517dee5
+def _value(recipe:Recipe, name:str):
+    "A field's value at the recipe's scale"
+    value = getattr(recipe, name)
+    return value[recipe.scale] if isinstance(value, dict) else value
 
-    def settle(self)->'Recipe': # The same with one value in each field
-        "The recipe as it is at its scale"
-        return replace(self, **{f.name: self._value(f.name) for f in fields(self)})
+# %% ../nbs/api/06_train.ipynb #ebeeb33a
+def _check_recipe(recipe:Recipe):
+    "Refuse values that cannot be meant, each with what was expected; lists become tuples"
+    for f in fields(recipe):
+        value = getattr(recipe, f.name)
+        if isinstance(value, list): object.__setattr__(recipe, f.name, tuple(value))
+        if isinstance(value, dict) and set(value) != set(SCALES):
+            raise ValueError(f'{f.name} by scale needs a value for each of {", ".join(SCALES)}; got {value!r}')
+    _choice('scale', recipe.scale, SCALES)
+    settled = {f.name: _value(recipe, f.name) for f in fields(recipe)}
+    for name, choices in CHOICES.items(): _choice(name, settled[name], choices)
+    if (settled['band'] == 'all') != (settled['radius'] is None):
+        raise ValueError(f"a radius goes with band 'low' or 'high'; got band={settled['band']!r}, radius={settled['radius']!r}")
+    for name in ('epochs', 'batch_size', 'lr'):
+        if not settled[name] > 0: raise ValueError(f'{name} is a number above zero, got {settled[name]!r}')
 
-    def __str__(self):
-        r = self.settle()
-        part = '' if r.band == 'all' else f', {r.band} r={r.radius:g}'
-        return f'{r.model} on {r.data}{part}{", shuffled labels" if r.labels == "shuffled" else ""}, seed {r.seed}'
+# %% ../nbs/api/06_train.ipynb #91e6de49
+@patch
+def settle(self:Recipe)->Recipe: # The same with one value in each field
+    "The recipe as it is at its scale"
+    return replace(self, **{f.name: _value(self, f.name) for f in fields(self)})
 
-# %% ../nbs/api/06_train.ipynb #76ea696b
+# %% ../nbs/api/06_train.ipynb #c35c4c59
+@patch
+def __str__(self:Recipe)->str: # Such as 'resnet9 on cifar10, low r=8, seed 0'
+    "A recipe in a few words, for bars and errors"
+    r = self.settle()
+    part = '' if r.band == 'all' else f', {r.band} r={r.radius:g}'
+    return f'{r.model} on {r.data}{part}{", shuffled labels" if r.labels == "shuffled" else ""}, seed {r.seed}'
+
+# %% ../nbs/api/06_train.ipynb #6ffe863c
 CHOICES = dict(
     labels=('natural', 'shuffled'), band=('all', 'low', 'high'), rescale=('raw', 'max', 'min-max', 'mean-shift'),
     optimizer=('sgd', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'), schedule=('constant', 'linear', 'cosine', 'step'),
     precision=('auto', 'float32', 'bfloat16'), init=INITS)
 
-# %% ../nbs/api/06_train.ipynb #d89f665d
+# %% ../nbs/api/06_train.ipynb #3301bac9
 SEEDS = dict(smoke=1, demo=1, full=3, paper=3)
 
-# %% ../nbs/api/06_train.ipynb #9ae762ea
+# %% ../nbs/api/06_train.ipynb #68b4c631
 def chosen(
     recipe:Recipe, # What a notebook proposes
 )->Recipe: # The same with the scale and data of `FREQNB_SCALE` and `FREQNB_DATA`, where these are set
@@ -112,7 +124,7 @@ def chosen(
     values = {name: os.environ.get(f'FREQNB_{name.upper()}') for name in ('scale', 'data')}
     return replace(recipe, **{name: value for name, value in values.items() if value})
 
-# %% ../nbs/api/06_train.ipynb #6d9b1a15
+# %% ../nbs/api/06_train.ipynb #dacbd4bc
 def replicates(
     recipe:Recipe, # What to repeat
 )->list[Recipe]: # One recipe a seed, from the recipe's own seed on
@@ -121,7 +133,7 @@ def replicates(
     if not str(count).isdigit() or int(count) < 1: raise ValueError(f'FREQNB_SEEDS is a whole number >= 1, got {count!r}')
     return [replace(recipe, seed=recipe.seed+i) for i in range(int(count))]
 
-# %% ../nbs/api/06_train.ipynb #ebe2e798
+# %% ../nbs/api/06_train.ipynb #65803954
 def vanilla(
     **changes, # Fields of `Recipe`, in place of the base experiment's
 )->Recipe: # At the scale and on the data that the reader chose
@@ -134,7 +146,7 @@ def vanilla(
         epochs=dict(smoke=1, demo=6, full=10, paper=100), label_smoothing=0.)
     return chosen(Recipe(**base|changes))
 
-# %% ../nbs/api/06_train.ipynb #9613a618
+# %% ../nbs/api/06_train.ipynb #208e30ed
 def lr_factor(
     recipe:Recipe, # A settled recipe
     step:int, # Steps taken so far
@@ -149,7 +161,7 @@ def lr_factor(
     if recipe.schedule == 'step': return .1**sum(progress >= milestone for milestone in recipe.milestones)
     return 1.
 
-# %% ../nbs/api/06_train.ipynb #5a5524e5
+# %% ../nbs/api/06_train.ipynb #5e8c8d9e
 def make_optimizer(
     recipe:Recipe, # A settled recipe: its `optimizer`, `lr` and `weight_decay` count
     model:nn.Module, # All its parameters are trained
@@ -161,7 +173,7 @@ def make_optimizer(
                   rmsprop=torch.optim.RMSprop)
     return others[recipe.optimizer](model.parameters(), **options)
 
-# %% ../nbs/api/06_train.ipynb #e798a218
+# %% ../nbs/api/06_train.ipynb #2a6446a9
 def pick_device(
     device:str|torch.device|None=None, # A device's name; `FREQNB_DEVICE`, else a GPU where there is one, when None
 )->torch.device: # The device to train and measure on
@@ -171,7 +183,7 @@ def pick_device(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"cannot compute on {wanted!r}; expected 'cpu', or 'cuda' where torch finds a GPU") from error
 
-# %% ../nbs/api/06_train.ipynb #d4a4b2dd
+# %% ../nbs/api/06_train.ipynb #b9fc1e6d
 def computes_bfloat16(
     device:torch.device, # Where to compute
 )->bool: # False where bfloat16 would be emulated
@@ -180,13 +192,13 @@ def computes_bfloat16(
     supported = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
     return device.type == 'cpu' and supported is not None and supported()
 
-# %% ../nbs/api/06_train.ipynb #01aa1280
+# %% ../nbs/api/06_train.ipynb #2206d112
 def _precision(recipe:Recipe, device:torch.device)->str:
     "'float32' or 'bfloat16' for a settled recipe on `device`"
     if recipe.precision != 'auto': return recipe.precision
     return 'bfloat16' if computes_bfloat16(device) else 'float32'
 
-# %% ../nbs/api/06_train.ipynb #af08d3b1
+# %% ../nbs/api/06_train.ipynb #0c3b07bf
 def shuffle_labels(
     y:Tensor, # Labels `(N,)`
     seed:int, # Decides the permutation
@@ -195,7 +207,7 @@ def shuffle_labels(
     permutation = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     return y[permutation], permutation
 
-# %% ../nbs/api/06_train.ipynb #cf441f72
+# %% ../nbs/api/06_train.ipynb #3e1400ae
 def band_of(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     recipe:Recipe, # A settled recipe: its `band`, `radius` and `rescale` count
@@ -205,7 +217,7 @@ def band_of(
     part = split_bands(x, recipe.radius)[recipe.band == 'high']
     return rescale(part, recipe.rescale, x.mean((-2, -1), keepdim=True))
 
-# %% ../nbs/api/06_train.ipynb #859dbbd2
+# %% ../nbs/api/06_train.ipynb #a2595137
 def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tuple[Callable,Tensor|None]:
     "A function that yields the batches of a settled recipe, as `Images.batches` does, and the labels' permutation or None"
     y, permutation = (train.y, None) if recipe.labels == 'natural' else shuffle_labels(train.y, recipe.seed)
@@ -216,7 +228,7 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
     x = train.x if recipe.band == 'all' else band_of(train.float(), recipe)
     return partial(batches, x.to(device), y.to(device)), permutation
 
-# %% ../nbs/api/06_train.ipynb #8215774b
+# %% ../nbs/api/06_train.ipynb #962082b1
 @dataclass
 class Run:
     "A trained network and how it came about"
@@ -233,7 +245,7 @@ class Run:
         "How long the training took"
         return sum(epoch['seconds'] for epoch in self.history)
 
-# %% ../nbs/api/06_train.ipynb #874c3ecf
+# %% ../nbs/api/06_train.ipynb #2be06e08
 def describe_objective(
     objective:Callable, # A named function, or a `partial` of one, whose arguments may be such again
 )->str: # Such as 'adversarial_training(attack=pgd(eps=0.0314, steps=7))'
@@ -245,21 +257,21 @@ def describe_objective(
     if name != '<lambda>': return name
     raise ValueError(f'{objective!r} has no name to know a run by; expected a function made by def, or a partial of one with named arguments')
 
-# %% ../nbs/api/06_train.ipynb #c454abf8
+# %% ../nbs/api/06_train.ipynb #b732569c
 def _identity(recipe:Recipe, data:dict, precision:str, device:torch.device, measure:dict, objective:Callable)->dict:
     "What decides a run, and nothing else"
     settings = asdict(recipe)
     for name in ('scale', 'precision', 'data', 'images'): del settings[name]
     return dict(settings, data=data, precision=precision, device=device.type, measure=sorted(measure), objective=describe_objective(objective))
 
-# %% ../nbs/api/06_train.ipynb #9b25877f
+# %% ../nbs/api/06_train.ipynb #f9ec812c
 def run_folder(
     identity:dict, # Everything that decides a run, as JSON could hold it
 )->Path: # Under `FREQNB_HOME`; it need not exist yet
     "Where a run's files lie"
     return home()/'runs'/hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../nbs/api/06_train.ipynb #724643f7
+# %% ../nbs/api/06_train.ipynb #08f4f31e
 def cross_entropy(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -270,7 +282,7 @@ def cross_entropy(
     logits = model(x).float()
     return F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing), logits
 
-# %% ../nbs/api/06_train.ipynb #fac0207b
+# %% ../nbs/api/06_train.ipynb #498c5a56
 def mixup(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -285,23 +297,23 @@ def mixup(
     first, second = (F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) for labels in (y, y[partner]))
     return share*first+(1-share)*second, logits
 
-# %% ../nbs/api/06_train.ipynb #0595e79b
+# %% ../nbs/api/06_train.ipynb #b3f24681
 def adversarial_training(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
     y:Tensor, # Its labels `(B,)`
     recipe:Recipe, # For `label_smoothing`
-    attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=7)`
+    attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=7, seed=None)`: new starts for each batch
 )->tuple[Tensor,Tensor]: # The loss, and the logits of the adversarial images `(B, classes)`
     "Cross-entropy on adversarial images"
     return cross_entropy(model, attack(model, x, y), y, recipe)
 
-# %% ../nbs/api/06_train.ipynb #3d3e071b
+# %% ../nbs/api/06_train.ipynb #825ea712
 def _epoch_seed(seed:int, epoch:int)->int:
     "One stream of randomness for each epoch of each seed"
     return int.from_bytes(hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()[:7], 'big')
 
-# %% ../nbs/api/06_train.ipynb #d23a4624
+# %% ../nbs/api/06_train.ipynb #90f29a04
 def train_epoch(
     model:nn.Module, # Changed in place
     epoch_batches:Iterable, # Pairs of images `(B, C, H, W)` and labels `(B,)` on the model's device
@@ -329,7 +341,7 @@ def train_epoch(
     loss, train_accuracy = (totals/seen).tolist()
     return dict(loss=loss, train_accuracy=train_accuracy)
 
-# %% ../nbs/api/06_train.ipynb #cc9f3dda
+# %% ../nbs/api/06_train.ipynb #0c2523c0
 def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     "The recipe's network with its initial weights, normalising by the statistics of the first images it will train on"
     x, _ = next(iter(feed(2000)))
@@ -339,7 +351,7 @@ def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     torch.manual_seed(_epoch_seed(recipe.seed, -1))
     return create(recipe.model, classes, x.shape[1], mean, std, **options)
 
-# %% ../nbs/api/06_train.ipynb #5639a6a0
+# %% ../nbs/api/06_train.ipynb #d4d11949
 @dataclass
 class State:
     "What a run needs to go on: everything else follows from the recipe and the epoch"
@@ -359,7 +371,7 @@ class State:
         for name in ('model', 'optimizer', 'schedule'): getattr(self, name).load_state_dict(state[name])
         self.history = state['history']
 
-# %% ../nbs/api/06_train.ipynb #5916e818
+# %% ../nbs/api/06_train.ipynb #53937019
 def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.device)->State:
     "A run before its first step"
     model = _new_model(recipe, feed, classes).to(device, memory_format=torch.channels_last)
@@ -367,14 +379,14 @@ def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.de
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(recipe, step, steps))
     return State(model, optimizer, schedule)
 
-# %% ../nbs/api/06_train.ipynb #5d9e57c6
+# %% ../nbs/api/06_train.ipynb #0876c78d
 def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->dict:
     "Validation accuracy, and whatever else was asked for along training"
     hits = sum((predict(model, x).argmax(1) == y).sum().item() for x, y in valid.batches(500))
     values = dict(valid_accuracy=hits/len(valid)) if len(valid) else {}
     return values|{name: float(f(model)) for name, f in measure.items()}
 
-# %% ../nbs/api/06_train.ipynb #9d91624a
+# %% ../nbs/api/06_train.ipynb #74d7d18c
 def fit(
     recipe:Recipe, # What to train
     splits:Splits|None=None, # Images for it; `load(recipe.data)` when None
@@ -386,7 +398,7 @@ def fit(
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, device, progress)[0]
 
-# %% ../nbs/api/06_train.ipynb #b6451a2b
+# %% ../nbs/api/06_train.ipynb #55ee1713
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
@@ -403,7 +415,7 @@ def fit_all(
     with progress_bar(total, progress) as bar:
         return [_fit(recipe, sources[recipe.data], measure or {}, goal, device, bar) for recipe, goal in zip(recipes, objectives, strict=True)]
 
-# %% ../nbs/api/06_train.ipynb #5eb568f2
+# %% ../nbs/api/06_train.ipynb #88c187a1
 def progress_bar(
     total:int, # Steps to come
     show:bool=True, # Whether to draw it; never in nbdev's tests
@@ -412,12 +424,12 @@ def progress_bar(
     from tqdm import tqdm
     return tqdm(total=total, disable=not show or bool(os.environ.get('IN_TEST')), unit='step', mininterval=.5, smoothing=.1, dynamic_ncols=True)
 
-# %% ../nbs/api/06_train.ipynb #2659d32e
+# %% ../nbs/api/06_train.ipynb #78441d90
 def _describe(images:Images|StreamedImages)->dict:
     "The data of a run: what it is called, and what it is"
     return dict(name=images.name, fingerprint=images.fingerprint, images=len(images), lossy=images.lossy)
 
-# %% ../nbs/api/06_train.ipynb #159adee3
+# %% ../nbs/api/06_train.ipynb #c1ed6c84
 def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precision:str, tick:Callable)->dict:
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     seed = _epoch_seed(recipe.seed, len(state.history))
@@ -428,7 +440,7 @@ def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precis
     if math.isfinite(row['loss']): return row|dict(seconds=time.perf_counter()-start)
     raise FloatingPointError(f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history)+1}; try a smaller lr than {recipe.lr}')
 
-# %% ../nbs/api/06_train.ipynb #5684ecd3
+# %% ../nbs/api/06_train.ipynb #4dd3bef1
 def _fit(recipe:Recipe, splits:Splits, measure:dict|Callable, objective:Callable, device:torch.device, bar)->Run:
     "`fit` for one settled recipe, with a bar to move"
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)

@@ -155,7 +155,20 @@ def _axis_values(
     if not values: raise ValueError(f'axis {name!r} has no values; expected at least one')
     return values
 
-# %% ../nbs/api/10_widgets.ipynb #27672888
+# %% ../nbs/api/10_widgets.ipynb #208d0033
+def _sliders(
+    axes:dict[str, list], # For each axis its values
+    labels:dict[str, list[str]], # The same as texts
+    moved:Callable, # Called when a slider moves
+)->dict[str, Any]: # By axis
+    "ipywidgets sliders, each in its starting place"
+    from ipywidgets import SelectionSlider
+    sliders = {name: SelectionSlider(options=list(zip(labels[name], values)), index=at, description=name,
+        continuous_update=True, readout=True) for (name, values), at in zip(axes.items(), _start(labels))}
+    for slider in sliders.values(): slider.observe(moved, 'index')
+    return sliders
+
+# %% ../nbs/api/10_widgets.ipynb #e8c21963
 class Explorer:
     "Sliders over the pictures that `f` returns, live with a kernel and stored without one"
     def __init__(self,
@@ -171,27 +184,16 @@ class Explorer:
         self._frames = {}
         self.html() if static() else self.frame(*_start(self.labels))
 
-    def __len__(self)->int: return prod(map(len, self.axes.values()))
-
-    def __repr__(self)->str:
-        return f"Explorer({', '.join(f'{name}: {labels[0]} to {labels[-1]}' for name, labels in self.labels.items())})"
-
     @cached_property
     def sliders(self)->dict[str, Any]:
         "An ipywidgets slider for each axis"
-        from ipywidgets import SelectionSlider
-        sliders = {name: SelectionSlider(options=list(zip(self.labels[name], values)), index=at, description=name,
-            continuous_update=True, readout=True) for (name, values), at in zip(self.axes.items(), _start(self.labels))}
-        for slider in sliders.values(): slider.observe(self._moved, 'index')
-        return sliders
+        return _sliders(self.axes, self.labels, self._moved)
 
     @cached_property
     def image(self)->Any:
         "The ipywidgets picture, which follows the sliders"
         from ipywidgets import Image
-        image = Image(value=self.frame(*self._place()), format='webp')
-        image.layout.max_width, image.layout.align_self = '100%', 'flex-start'
-        return image
+        return Image(value=self.frame(*self._place()), format='webp', layout=dict(max_width='100%', align_self='flex-start'))
 
     @cached_property
     def message(self)->Any:
@@ -206,7 +208,16 @@ class Explorer:
         spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(self.alt)}</span>')
         return VBox([*self.sliders.values(), spoken, self.image, self.message])
 
-# %% ../nbs/api/10_widgets.ipynb #11cf7c78
+# %% ../nbs/api/10_widgets.ipynb #f95b7de2
+@patch
+def __len__(self:Explorer)->int: return prod(map(len, self.axes.values()))
+
+# %% ../nbs/api/10_widgets.ipynb #21d19c74
+@patch
+def __repr__(self:Explorer)->str:
+    return f"Explorer({', '.join(f'{name}: {labels[0]} to {labels[-1]}' for name, labels in self.labels.items())})"
+
+# %% ../nbs/api/10_widgets.ipynb #806b84e6
 @patch
 def frame(self:Explorer,
     *place:int, # A position on each axis, from 0
@@ -217,13 +228,13 @@ def frame(self:Explorer,
         self._frames[place] = encode(pixels(self.f(**values)))
     return self._frames[place]
 
-# %% ../nbs/api/10_widgets.ipynb #ae76411f
+# %% ../nbs/api/10_widgets.ipynb #2aed351e
 @patch
 def places(self:Explorer)->Iterable[tuple[int, ...]]:
     "Every place of the sliders, the last axis running fastest"
     return product(*(range(len(values)) for values in self.axes.values()))
 
-# %% ../nbs/api/10_widgets.ipynb #eeef5d6a
+# %% ../nbs/api/10_widgets.ipynb #c8f12a4d
 @patch
 def html(self:Explorer)->str:
     "Every picture and the sliders, for a page without a kernel"
@@ -234,11 +245,11 @@ def html(self:Explorer)->str:
     frames = [self.frame(*place) for place in self.places()]
     return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
 
-# %% ../nbs/api/10_widgets.ipynb #88eade27
+# %% ../nbs/api/10_widgets.ipynb #c1e504f2
 @patch
 def _place(self:Explorer)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
 
-# %% ../nbs/api/10_widgets.ipynb #61e7a1de
+# %% ../nbs/api/10_widgets.ipynb #5d461839
 @patch
 def _moved(self:Explorer, change:dict)->None:
     "Show the picture of the sliders' new place; an error is written under it and raised"
@@ -248,14 +259,14 @@ def _moved(self:Explorer, change:dict)->None:
         self.message.value = f'{type(error).__name__}: {error}'
         raise
 
-# %% ../nbs/api/10_widgets.ipynb #9433489e
+# %% ../nbs/api/10_widgets.ipynb #38321384
 @patch
 def _drawn_in_time(self:Explorer)->bool:
     "Draw all pictures, or give up after a while"
     end = monotonic() + SECONDS
     return len(self) <= FRAMES and all(self.frame(*place) and monotonic() < end for place in self.places())
 
-# %% ../nbs/api/10_widgets.ipynb #47e64110
+# %% ../nbs/api/10_widgets.ipynb #740084c0
 @patch
 def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
     "The live widget where there is a kernel, the page for everyone else, and a line of text"
@@ -263,7 +274,7 @@ def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]
     if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
     return bundle | {'text/plain': repr(self)}
 
-# %% ../nbs/api/10_widgets.ipynb #72845536
+# %% ../nbs/api/10_widgets.ipynb #fd0b7d9b
 def confidences(
     model:Callable[[Tensor], Tensor], # Images to logits
     x:Tensor, # Images `(N, C, H, W)`
@@ -277,7 +288,7 @@ def confidences(
     finally:
         for m, mode in modes.items(): m.training = mode
 
-# %% ../nbs/api/10_widgets.ipynb #79efb0d9
+# %% ../nbs/api/10_widgets.ipynb #89cf2227
 @cache
 def _font(
     size:int, # Height, in pixels
@@ -287,7 +298,7 @@ def _font(
     from PIL import ImageFont
     return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC)
 
-# %% ../nbs/api/10_widgets.ipynb #a9866f70
+# %% ../nbs/api/10_widgets.ipynb #5c7f9adb
 def _write_between(
     draw:Any, # Pillow's pen
     left:str, # Text from the left edge, cut short where it does not fit
@@ -305,7 +316,7 @@ def _write_between(
     draw.text((x + 3, y), left, 0, font)
     draw.text((x + width - 3, y), right, 0, font, anchor='ra')
 
-# %% ../nbs/api/10_widgets.ipynb #173c6dab
+# %% ../nbs/api/10_widgets.ipynb #35274dae
 LINE, GAP = 20, 8
 
 def _draw_cell(
@@ -325,7 +336,7 @@ def _draw_cell(
         draw.rectangle((x, top, x + round(p*(width - 1)), top + LINE - 3), '#c8c8c8')
         _write_between(draw, name, f'{p:.0%}', x, top, width)
 
-# %% ../nbs/api/10_widgets.ipynb #e39f4aa7
+# %% ../nbs/api/10_widgets.ipynb #73f12b14
 def _draw_parts(
     parts:list[Tensor], # For each column its images `(N, C, H, W)`, in [0, 1]
     heads:list[list[tuple[str, str]]], # For each column and image the two lines of its heading
@@ -344,7 +355,7 @@ def _draw_parts(
             _draw_cell(canvas, (column*across, i*down), picture, heads[column][i], rows[column][i])
     return np.asarray(canvas)
 
-# %% ../nbs/api/10_widgets.ipynb #f8f71300
+# %% ../nbs/api/10_widgets.ipynb #a0ffd00e
 def _top_rows(
     model:Callable|None, # Images to logits, or None
     parts:Tensor, # Parts `(P, N, C, H, W)` of the images
@@ -362,7 +373,7 @@ def _top_rows(
             for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))]
     return [rows[j:j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
 
-# %% ../nbs/api/10_widgets.ipynb #f201fabc
+# %% ../nbs/api/10_widgets.ipynb #b0fc115e
 def _shares(
     part:Tensor, # Part `(N, C, H, W)` of each image
     x:Tensor, # The images
@@ -371,7 +382,7 @@ def _shares(
     share = part.square().flatten(1).sum(1)/x.square().flatten(1).sum(1).clamp(min=1e-12)
     return [f'{s:.1%} of the energy' for s in share.tolist()]
 
-# %% ../nbs/api/10_widgets.ipynb #af9e819b
+# %% ../nbs/api/10_widgets.ipynb #85dea472
 def _explore_parts(
     split:Callable[[Tensor, Any], tuple[Tensor, Tensor]], # Images and a value to their two parts
     x:Tensor, # Images `(N, C, H, W)`
@@ -399,7 +410,7 @@ def _explore_parts(
         return _draw_parts(shown, heads, [rows[0], rows[at], rows[at + 1]])
     return Explorer(draw, alt=alt, **{axis: values})
 
-# %% ../nbs/api/10_widgets.ipynb #dc6233f4
+# %% ../nbs/api/10_widgets.ipynb #7bdb0a4e
 def explore_split(
     x:Tensor, # Images `(N, C, H, W)`
     radii:Iterable[float]=range(1, 17), # Radii to choose from, in cycles per image
@@ -415,7 +426,7 @@ def explore_split(
     return _explore_parts(split, x, 'radius', radii, ('low, r ≤ {}', 'high, r > {}'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))
 
-# %% ../nbs/api/10_widgets.ipynb #093b9c37
+# %% ../nbs/api/10_widgets.ipynb #192b9feb
 def explore_svd(
     x:Tensor, # Images `(N, C, H, W)`
     ranks:Iterable[int]=range(1, 17), # Ranks to choose from
