@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Estimate', 'proportion', 'mean_estimate', 'estimate', 'correct', 'accuracy', 'robust_correct', 'robust_accuracy',
-           'Sweep', 'frequency_sweep', 'band_measures']
+           'Sweep', 'frequency_sweep', 'band_measures', 'coefficient_shares', 'high_coefficients', 'shape_preference',
+           'CorruptionAccuracy', 'corruption_accuracy']
 
 # %% ../nbs/api/07_evaluate.ipynb #b86ba9c0
 from collections.abc import Callable, Sequence
@@ -13,9 +14,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .layers import convolutions, dct_coefficients
 from .models import predict
+from .penalties import highest_weights
 from .spectrum import low_passes, rescale
 from .train import computes_bfloat16
 
@@ -165,3 +168,93 @@ def band_measures(
     for radius, low in zip(radii, low_passes(x, radii)):
         for name in parts: measures[f'{name} {radius:g}'] = partial(rate, rescale(low if name == 'low' else x-low, mode, mean))
     return measures
+
+# %% ../nbs/api/07_evaluate.ipynb #194de3e4
+def coefficient_shares(
+    model:nn.Module, # Plain or cosine convolutions
+)->dict[str,Tensor]: # For each convolution larger than 1 x 1 a grid `(height, width)` that sums to 1, vertical and horizontal frequency
+    "How the energy of each layer's weights is spread over the cosine frequencies (Lukasik et al. 2023, Figure 1)"
+    layers = {name: layer for name, layer in convolutions(model).items() if layer.kernel_size != (1, 1)}
+    energies = {name: dct_coefficients(layer, 'ortho').detach().cpu().double().square().sum((0, 1)) for name, layer in layers.items()}
+    return {name: energy/energy.sum().clamp_min(torch.finfo(energy.dtype).tiny) for name, energy in energies.items()}
+
+# %% ../nbs/api/07_evaluate.ipynb #dec36bf1
+def high_coefficients(
+    model:nn.Module, # Plain or cosine convolutions
+)->Tensor: # `(L,)`: for each convolution larger than 1 x 1 a share in [0, 1]
+    "The share of each layer's energy in the upper half of the cosine frequencies, those that the penalty 'highest' looks at"
+    return torch.stack([share[highest_weights(*share.shape) > 0].sum() for share in coefficient_shares(model).values()])
+
+# %% ../nbs/api/07_evaluate.ipynb #6aa9176d
+def shape_preference(
+    models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
+    x:Tensor, # Images `(N, C, H, W)` whose two cues disagree
+    shapes:Tensor, # The class of each image's shape `(N,)`
+    textures:Tensor, # The class of each image's texture `(N,)`
+)->Tensor: # `(S, N)`: 1 where the answer is the shape's class, -1 where it is the texture's, 0 elsewhere
+    "Which of two conflicting cues each network follows"
+    if (shapes == textures).any(): raise ValueError(f'expected cues that disagree on every image; {(shapes == textures).sum()} of {len(shapes)} agree')
+    models = models if isinstance(models, Sequence) and not callable(models) else [models]
+    answers = torch.stack([predict(model, x).argmax(1).cpu() for model in models])
+    return (answers == shapes).float()-(answers == textures).float()
+
+# %% ../nbs/api/07_evaluate.ipynb #d77c6f55
+from .corruptions import BENCHMARK, corrupted
+
+# %% ../nbs/api/07_evaluate.ipynb #8f88220e
+def _over_first(right:Tensor)->Estimate:
+    "The mean of `(R, S, N)` over its first axis for each seed and image; a single one stays right or wrong"
+    return estimate(right[0] if len(right) == 1 else right.float().mean(0))
+
+# %% ../nbs/api/07_evaluate.ipynb #8d0ce9d2
+@dataclass
+class CorruptionAccuracy:
+    "Which images are right under each corruption and severity"
+    names:tuple[str,...] # Types of corruption
+    severities:tuple[int,...] # Among 1 to 5
+    right:Tensor # Boolean `(K, V, S, N)`: for each type, severity, network and image
+    source:str # Where the images come from: 'official arrays', 'generated, seed 0', or both with the types of each
+
+    def by_type(self)->dict[str,Estimate]: # An accuracy for each type
+        "Accuracy of each type, over its severities"
+        return {name: _over_first(right) for name, right in zip(self.names, self.right)}
+
+    def by_severity(self)->dict[int,Estimate]: # An accuracy for each severity
+        "Accuracy at each severity, over the types"
+        return {severity: _over_first(self.right[:, i]) for i, severity in enumerate(self.severities)}
+
+    def mean(self)->Estimate: # Over types and severities
+        "Mean accuracy under corruption"
+        return _over_first(self.right.flatten(0, 1))
+
+# %% ../nbs/api/07_evaluate.ipynb #4d5f1548
+def _sources(sources:dict[str,str])->str:
+    "Where corrupted images come from, given that of each type"
+    kinds = sorted(set(sources.values()), reverse=True)
+    if len(kinds) == 1: return kinds[0]
+    return '; '.join(f'{kind}: {", ".join(name for name in sources if sources[name] == kind)}' for kind in kinds)
+
+# %% ../nbs/api/07_evaluate.ipynb #0d9cb4e9
+def corruption_accuracy(
+    models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
+    x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
+    y:Tensor, # Labels `(N,)`
+    names:Sequence[str]=BENCHMARK, # Types of corruption, keys of `CORRUPTIONS`
+    severities:Sequence[int]=(1, 2, 3, 4, 5), # Which severities
+    seed:int=0, # Decides the random numbers of generated images
+    folder:str|None=None, # Where the published arrays of these images lie, such as CIFAR-10-C; types that are not there are generated
+    progress:bool=False, # Show a bar with the time left
+    batch_size:int|None=None, # Images a forward pass; as in `predict` when None
+)->CorruptionAccuracy: # Right or wrong for each type, severity, network and image
+    "How often networks are right under common corruptions (Hendrycks and Dietterich 2019)"
+    from tqdm import tqdm
+    models = models if isinstance(models, Sequence) and not callable(models) else [models]
+    names, severities, sources = tuple(names), tuple(severities), {}
+    if not models or not names or not severities: raise ValueError(f'expected a model, a name and a severity at least; got {len(models)}, {names} and {severities}')
+    if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+    pairs = [(name, severity) for name in names for severity in severities]
+    right = []
+    for name, severity in tqdm(pairs, disable=not progress, mininterval=.5, bar_format='{l_bar}{bar}| {elapsed}<{remaining}'):
+        images, sources[name] = corrupted(x, y, name, severity, seed, folder)
+        right.append(torch.stack([correct(model, images, y, batch_size) for model in models]).cpu())
+    return CorruptionAccuracy(names, severities, torch.stack(right).unflatten(0, (len(names), len(severities))), _sources(sources))

@@ -7,14 +7,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from freqnb.attacks import LOSSES, NORMS, fgsm, margin, pgd, project, random_in_ball, square, steepest
+from freqnb.attacks import LOSSES, MEMBERS, NORMS, Budget, _tiles, autoattack, dlr, fgsm, margin, parse_eps, pgd, project, random_in_ball, square, steepest
 from freqnb.models import create, predict
 
 side, channels, seed = st.integers(1, 9), st.sampled_from([1, 3]), st.integers(0, 2**31)
 norm, loss, eps = st.sampled_from(NORMS), st.sampled_from(tuple(LOSSES)), st.floats(0, 1)
 dtype = st.sampled_from([torch.float32, torch.float64])
 laws = settings(deadline=None, max_examples=60)
-ATTACKS = dict(fgsm=fgsm, linf=pgd, l2=partial(pgd, norm='l2'), restarts=partial(pgd, restarts=3), square=partial(square, queries=10))
+ATTACKS = dict(fgsm=fgsm, linf=pgd, l2=partial(pgd, norm='l2'), restarts=partial(pgd, restarts=3), until_broken=partial(pgd, until_broken=True),
+               square=partial(square, queries=10),
+               autoattack=partial(autoattack, version=Budget(steps=3, targets=2, queries=5)), fab=partial(autoattack, version=Budget('fab', steps=2), norm='l2'))
 each_attack = pytest.mark.parametrize('attack', ATTACKS.values(), ids=ATTACKS)
 
 
@@ -228,3 +230,179 @@ def test_what_are_not_images_in_0_1(attack):
     for bad, message in ((x*255, 'pixels from 0 to 255'), (x - .5, 'pixels from -0.5'), (x*torch.nan, 'nan'), ((x*255).byte(), 'torch.uint8'),
                          (x.half(), 'torch.float16'), (x[0], r'\(1, 8, 8\)'), (x[:0], r'\(0, 1, 8, 8\)'), (x[:3], '3 images')):
         with pytest.raises(ValueError, match=message): attack(small(), bad, y[:0] if len(bad) == 0 else y, .1)
+
+
+aa_budget = st.builds(Budget, st.lists(st.sampled_from(MEMBERS), min_size=1, max_size=2), st.integers(1, 4), st.integers(1, 6), st.integers(1, 8))
+
+
+@settings(laws, max_examples=40)
+@given(st.integers(1, 9), channels, st.integers(3, 16), st.integers(3, 16), eps, norm, dtype, aa_budget, st.integers(1, 9), seed)
+def test_autoattack_stays_inside_and_changes_what_it_breaks(n, c, h, w, eps, norm, dtype, budget, batch_size, seed):
+    (x, y), model, state = images(n, c, h, w, seed=seed, dtype=dtype), network(n, c, h, w, seed=seed, dtype=dtype), torch.get_rng_state()
+    attack = partial(autoattack, model, x, y, eps, norm, budget, seed, batch_size)
+    if 'square' in budget.attacks and norm == 'l2' and eps > 0 and not _tiles(h, w):
+        with pytest.raises(ValueError, match=rf'{h} x {w} pixels'): attack()
+        return
+    attacked, right = attack(), model(x).argmax(1) == y
+    moved = (attacked != x).flatten(1).any(1)
+    assert inside(attacked, x, eps, norm) and attacked.dtype == dtype and torch.equal(attacked, attack())
+    assert bool((moved <= right).all()) and bool(((predict(model, attacked).argmax(1) != y) == (moved | ~right)).all())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def trained(name, seed):
+    "A small network that learned where in the image it is bright, and images it did not see"
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.randint(10, (300,), generator=draw)
+    x = .25 + .3*torch.rand(300, 1, 13, 13, generator=draw)
+    for k in range(10): x[y == k, :, 2*(k//2) + 1:2*(k//2) + 3, 6*(k % 2):6*(k % 2) + 6] += .2
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = create(name, width=4, channels=1) if name == 'resnet9' else torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(169, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(15):
+        for batch in torch.arange(260).split(26):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    return model.eval().requires_grad_(False), x[260:], y[260:]
+
+
+@pytest.mark.parametrize('name, norm, eps', [('resnet9', 'linf', .03), ('mlp', 'linf', .03), ('mlp', 'l2', .3)])
+def test_autoattack_is_the_harder_attack_and_the_library_s_own(name, norm, eps):
+    "No image survives AutoAttack that 20 steps of PGD break; the images are those of the library run as its authors run it"
+    from pyautoattack import AutoAttack
+    model, x, y = trained(name, seed=1)
+    budget, judge = Budget(steps=20, queries=50), lambda o: predict(model, o).argmax(1) == y
+    attacked, pgd20 = autoattack(model, x, y, eps, norm, budget), pgd(model, x, y, eps, steps=20, norm=norm)
+    assert bool((judge(attacked) <= judge(pgd20)).all()) and 0 < judge(pgd20).sum() < .9*judge(x).sum()
+    with torch.random.fork_rng():
+        peer = AutoAttack(model, eps=eps, norm=norm.replace('l', 'L', 1), seed=0)
+        for attack in (peer.apgd, peer.apgd_targeted, peer.fab): attack.n_iter = 20
+        peer.square.n_queries = 50
+        peer.apgd.n_iter_2 = peer.apgd_targeted.n_iter_2 = 4
+        peer.apgd.n_iter_min = peer.apgd_targeted.n_iter_min = 1
+        peer.apgd.size_decr = peer.apgd_targeted.size_decr = 1
+        theirs, _ = peer.run_standard_evaluation(x, y, batch_size=100)
+    assert torch.equal(judge(theirs), judge(attacked)) and (name != 'mlp' or (theirs - attacked).abs().max() < 1e-5)
+
+
+def test_autoattack_standard_is_the_default():
+    assert str(Budget()) == 'AutoAttack (standard)' and Budget() == Budget(['apgd-ce', 'apgd-t', 'fab-t', 'square'], 100, 9, 5000)
+    asked = lambda o: (asked.count.append(len(o)), network(4, 1, 6, 6)(o))[1]
+    asked.count = []
+    x, _ = images(4, 1, 6, 6)
+    y = network(4, 1, 6, 6)(x).argmax(1)
+    attacked = autoattack(asked, x, y, 1e-6, version='standard')
+    assert torch.equal(attacked, x) and sum(asked.count) >= 4*(100 + 4*100 + 2*4*100 + 5000)
+
+
+@pytest.mark.parametrize('classes, attacks, refused', [(2, 'apgd-t', True), (3, 'apgd-t', True), (4, 'apgd-t', False), (2, 'apgd-dlr', True), (3, 'apgd-dlr', False),
+                                                       (2, 'fab-t', False), (2, 'apgd-ce', False), (2, 'square', False), (2, 'fab', False)])
+def test_autoattack_with_few_classes(classes, attacks, refused):
+    (x, _), full = images(6, 1, 6, 6), network(6, 1, 6, 6)
+    def model(o): return full(o)[:, :classes]
+    y, attack = model(x).argmax(1), partial(autoattack, model, x, eps=.3, version=Budget(attacks, steps=5, queries=20))
+    if refused:
+        with pytest.raises(ValueError, match=f'{classes} classes and .{attacks}. needs'): attack(y)
+    else: assert bool((model(attack(y)).argmax(1) != y).any())
+
+
+def test_autoattack_leaves_the_gradients_of_a_network_in_a_function():
+    "Nothing says whose parameters they are"
+    model, (x, _) = small().eval(), images(8, 1, 12, 12)
+    y = predict(model, x).argmax(1)
+    attacked = autoattack(lambda o: model(o), x, y, .3, version=Budget(MEMBERS, steps=2, targets=1, queries=5))
+    assert not torch.equal(attacked, x) and all(o.grad is None for o in model.parameters())
+
+
+def test_what_is_broken_is_not_attacked_by_the_next():
+    "The first attack breaks all images but one"
+    (x, _), seen = images(8, 1, 6, 6), []
+    x, y = torch.full_like(x, .5), torch.zeros(8, dtype=torch.long)
+    x[3] = .25
+    def model(o):
+        seen.append(len(o))
+        return torch.stack([.49 + .05*(o.mean((1, 2, 3)) < .4), o.mean((1, 2, 3)), *3*[0*o[:, 0, 0, 0]]], 1)[:, :5]*torch.tensor([1., .97, 1, 1, 1])
+    attacked = autoattack(model, x, y, .05, version=Budget(('apgd-ce', 'square'), steps=5, queries=10))
+    assert torch.equal((attacked != x).flatten(1).any(1), torch.arange(8) != 3) and set(seen[-10:]) == {1}
+
+
+def test_no_number_breaks_nothing():
+    "What an attack returns is judged again; images that are no numbers do not count"
+    x = torch.full((3, 1, 6, 6), .5)
+    def flat(o): return torch.stack([torch.ones_like(o[:, 0, 0, 0])] + 4*[0*(o - .5).sum((1, 2, 3))], 1)
+    attacked = autoattack(flat, x, torch.zeros(3, dtype=torch.long), .1, version=Budget(MEMBERS, steps=4, targets=4, queries=4))
+    assert torch.equal(attacked, x)
+
+
+@laws
+@given(side, side, eps, norm, loss, st.integers(1, 4), st.integers(1, 3), st.integers(1, 15), seed)
+def test_until_broken_never_leaves_more_right(h, w, eps, norm, loss, steps, restarts, batch_size, seed):
+    "In 64 bits a step does not depend on the batch; what holds to the end is where it would have been"
+    (x, y), model = images(12, 1, h, w, seed=seed, dtype=torch.float64), network(12, 1, h, w, seed=seed, dtype=torch.float64)
+    attack = partial(pgd, model, x, y, eps, None, steps, norm, loss, restarts, seed=seed)
+    early, late = attack(until_broken=True, batch_size=batch_size), attack(batch_size=batch_size)
+    holds = model(early).argmax(1) == y
+    assert inside(early, x, eps, norm) and bool((holds <= (model(late).argmax(1) == y)).all())
+    assert restarts > 1 or (early - late)[holds].abs().sum() < 1e-6*len(x)
+
+
+def test_until_broken_asks_only_what_is_left():
+    "An image that the start breaks is asked about once; places are filled from the next batch"
+    x, y, seen = torch.full((8, 1, 4, 4), .5), torch.zeros(8, dtype=torch.long), []
+    y[:5] = 1
+    def model(o):
+        seen.append(len(o))
+        return torch.stack([o.sum((1, 2, 3)), 0*o.sum((1, 2, 3)), 0*o.sum((1, 2, 3))], 1)
+    attacked = pgd(model, x, y, .1, steps=3, random_start=False, batch_size=3, until_broken=True)
+    assert seen == [3, 3, 2, 3, 3] and torch.equal(attacked[:5], x[:5]) and not torch.equal(attacked[5:], x[5:])
+
+
+@laws
+@given(side, side, eps, norm, loss, st.booleans(), seed)
+def test_targets_are_what_is_climbed(h, w, eps, norm, loss, until_broken, seed):
+    "One step of FGSM, or several of PGD with restarts, stay inside; restarts lose no target that was hit"
+    (x, y), model = images(10, 1, h, w, seed=seed), network(10, 1, h, w, seed=seed)
+    targets = (y + 1 + torch.arange(10) % 4) % 5
+    once, thrice = (pgd(model, x, y, eps, steps=2, norm=norm, loss=loss, restarts=o, seed=seed, targets=targets, until_broken=until_broken) for o in (1, 3))
+    assert inside(thrice, x, eps, norm) and inside(fgsm(model, x, y, eps, loss, targets=targets), x, eps, 'linf')
+    assert bool(((predict(model, thrice).argmax(1) == targets) >= (predict(model, once).argmax(1) == targets)).all())
+
+
+def test_targets_are_reached_on_a_linear_network():
+    x, weights = .3 + .4*images(20, 1, 6, 6)[0].double(), torch.randn(36, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    def model(o): return o.flatten(1) @ weights
+    y = model(x).argmax(1)
+    targets = (y + 1 + torch.arange(20) % 5) % 6
+    for loss in ('ce', 'margin'):
+        for until_broken in (False, True):
+            assert torch.equal(model(pgd(model, x, y, .3, steps=30, loss=loss, targets=targets, until_broken=until_broken)).argmax(1), targets)
+    with pytest.raises(ValueError, match=r'targets of shape \(3,\)'): pgd(model, x, y, .1, targets=targets[:3])
+
+
+@laws
+@given(st.integers(4, 8), st.integers(1, 9), st.floats(.01, 100), st.floats(-10, 10), seed)
+def test_the_ratio_knows_no_scale(classes, n, scale, shift, seed):
+    draw = torch.Generator().manual_seed(seed)
+    logits, y = torch.randn(n, classes, dtype=torch.float64, generator=draw), torch.randint(classes, (n,), generator=draw)
+    targets = (y + 1) % classes
+    for t in (None, targets): assert torch.allclose(dlr(scale*logits + shift, y, t), dlr(logits, y, t), atol=1e-6)
+    wrong = logits.argmax(1) != y
+    assert torch.equal(dlr(logits, y) > 0, wrong) and dlr(logits, y).min() >= -1 - 1e-9
+    rows = logits.sort(1, descending=True).values
+    z, t = (logits.gather(1, o[:, None])[:, 0] for o in (y, targets))
+    assert torch.allclose(dlr(logits, y, targets), (t - z)/(rows[:, 0] - (rows[:, 2] + rows[:, 3])/2))
+
+
+@pytest.mark.parametrize('classes, targeted', [(1, False), (2, False), (2, True), (3, True)])
+def test_the_ratio_needs_classes(classes, targeted):
+    (x, y), full = images(4, 1, 5, 5), network(4, 1, 5, 5)
+    with pytest.raises(ValueError, match=f'{classes} classes'):
+        pgd(lambda o: full(o)[:, :classes], x, 0*y, .1, loss='dlr', targets=0*y + 1 if targeted else None)
+
+
+@pytest.mark.parametrize('text', ['8', '300', 'abc', '1/0', '', '-1/255', 'nan', 'inf', '256/255'])
+def test_a_distance_in_words(text):
+    assert parse_eps('8/255') == 8/255 and parse_eps('0.5') == .5
+    with pytest.raises(ValueError, match=f"eps is '{text}'.*8/255"): parse_eps(text)

@@ -14,7 +14,7 @@ PAPERS = sorted(o for o in (ROOT/'nbs').rglob('*.ipynb')
                 if o.parent.name not in ('nbs', 'api') and not any(p[0] in '._' for p in o.relative_to(ROOT).parts))
 NAMES = [f'{o.parent.name}/{o.stem}' for o in PAPERS]
 COMMANDS = ['bench', 'data', 'docs', 'lab', 'report', 'reproduce', 'save', 'train']
-LINES, COLUMNS = 28, 100 # a terminal window; `train` has 15 options
+LINES, COLUMNS = 48, 100 # a tall terminal window; `train` has 24 options
 
 
 def freqnb(home, *arguments):
@@ -138,6 +138,8 @@ MISTAKES = {'dance': "'dance'", 'reproduce low_frequency': 'low_frequency', 'rep
             'reproduce --seeds two': 'two', 'reproduce --wrong': '--wrong', 'reproduce --data no_such_set': 'no_such_set',
             'reproduce --device abacus': 'abacus', 'train --data no_such_set': 'no_such_set', 'train --data nowhere/pets': 'nowhere/pets',
             'train --model lenet6': 'lenet6', 'train --epochs 0': '0', 'train --epochs many': 'many', 'train --band low': 'radius',
+            'train --conv dct': "'dct'", 'train --penalty lowest': "'lowest'", 'train --depth third': "'third'",
+            'train --depth 0 --penalty highest': 'got 0', 'train --milestones half': "'half'", 'train --schedule stairs': "'stairs'",
             'train --optimizer lion': 'lion', 'train --labels wrong': 'wrong', 'train --device abacus': 'abacus', 'train --seed 1.5': '1.5',
             'train --batch-size 0': '0', 'train --lr 0': '0', 'train --radius -1 --band low': '-1', 'train --width 0': '0', 'train --pad -1': '-1',
             'save api/99_nothing': 'api/99_nothing', 'report now': 'now', 'data --root': '--root'}
@@ -150,3 +152,31 @@ def test_mistakes_get_a_sentence(line, typed, tmp_path):
     assert status == 2, f'{status}\n{out[-500:]}\n{err[-1500:]}'
     assert MISTAKES[line] in err and len(err.strip().splitlines()) <= 12
     assert not list(tmp_path.rglob('state.pt')), 'nothing was trained'
+
+
+def released_lines():
+    "The three example runs of Lukasik et al., as the command line's page has them"
+    cells = json.loads((ROOT/'nbs'/'api'/'11_cli.ipynb').read_text('utf-8'))['cells']
+    text = '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown')
+    return [line.split()[1:] for line in text.splitlines() if line.startswith('freqnb train --data cifar10')]
+
+
+def test_there_are_three_released_lines():
+    assert [line[line.index('--model')+1] for line in released_lines()] == ['efficientnet_b0', 'efficientnet_b0', 'resnet9']
+    assert [line[line.index('--penalty')+1] for line in released_lines()[1:]] == ['highest', 'highest']
+
+
+@pytest.mark.parametrize('line', released_lines(), ids=lambda o: f'{o[4]}-{"WD" if "WD" in o else "plain"}')
+def test_a_released_line_trains(line, tmp_path):
+    "The line as it stands, on small data for one epoch; typed again it loads the run"
+    import numpy as np
+    draw = np.random.default_rng(0)
+    images = {f'x_{part}': draw.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for part, n in dict(train=60, test=20).items()}
+    np.savez(tmp_path/'set.npz', **images, **{f'y_{part}': np.arange(n)%10 for part, n in dict(train=60, test=20).items()})
+    smaller = ['--data', str(tmp_path/'set.npz'), '--epochs', '1', '--width', '8', '--batch-size', '16']
+    done = freqnb(tmp_path, *line, *smaller)
+    assert done.returncode == 0, done.stderr
+    assert 'test accuracy' in done.stdout and 'high-frequency coefficients' in done.stdout
+    recipe = json.loads(next(tmp_path.rglob('recipe.json')).read_text())
+    assert recipe['optimizer'] == 'adamw' and recipe['label_smoothing'] == 0 and ('penalized' in recipe['objective']) == ('--penalty' in line)
+    assert freqnb(tmp_path, *line, *smaller).stdout == done.stdout

@@ -1,0 +1,75 @@
+"""PGD against torchattacks and foolbox, which are no dependencies: same network, starts, steps and distance."""
+import pytest
+import torch
+from torch.nn import functional as F
+
+from freqnb.attacks import _start, pgd
+from freqnb.data import load
+from freqnb.models import create, predict
+
+STEPS, SEED, BATCH = 10, 0, 100
+
+
+@pytest.fixture(scope='module')
+def attacked():
+    "A small network after one pass over real images, and 1,000 test images"
+    splits = load('fashion_mnist_mini', valid=0)
+    x, y = splits.train.float(), splits.train.y.long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, order = create('resnet9', width=4, channels=1), torch.randperm(len(x))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for batch in order.split(128):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False), splits.test.float()[:1000], splits.test.y[:1000].long()
+
+
+def starts(x, eps, norm):
+    "Where `pgd` begins with this seed"
+    draw = torch.Generator().manual_seed(SEED)
+    return torch.cat([_start(part, None, eps, norm, True, draw) for part in x.split(BATCH)])
+
+
+def share(model, x, y):
+    return (predict(model, x).argmax(1) == y).double().mean().item()
+
+
+def agree(model, x, y, eps, alpha, norm, theirs):
+    "Robust accuracies within one image in a thousand, and the attack not idle"
+    ours = pgd(model, x, y, eps, alpha, STEPS, norm, seed=SEED, batch_size=BATCH)
+    a, b, clean = share(model, ours, y), share(model, theirs, y), share(model, x, y)
+    print(f'{norm} {eps:.4f}: clean {clean:.3f}, freqnb {a:.3f}, peer {b:.3f}')
+    assert abs(a - b) <= 1/len(x) + 1e-9 and a < clean - .05
+
+
+@pytest.mark.parametrize('norm, eps', [('linf', 2/255), ('linf', 8/255), ('l2', .3)])
+def test_torchattacks(attacked, norm, eps, monkeypatch):
+    torchattacks = pytest.importorskip('torchattacks')
+    model, x, y = attacked
+    alpha, begin, theirs = 2.5*eps/STEPS, starts(x, eps, norm).split(BATCH), []
+    for images, labels, start in zip(x.split(BATCH), y.split(BATCH), begin):
+        peer = torchattacks.PGD(model, eps, alpha, STEPS) if norm == 'linf' else torchattacks.PGDL2(model, eps, alpha, STEPS)
+        with monkeypatch.context() as patch:
+            delta = start - images
+            if norm == 'linf': patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_(delta))
+            else:
+                length = delta.flatten(1).norm(dim=1)
+                patch.setattr(torch.Tensor, 'normal_', lambda self, *_: self.copy_(delta))
+                patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_((length/eps).view_as(self)))
+            theirs.append(peer(images, labels).detach())
+    agree(model, x, y, eps, alpha, norm, torch.cat(theirs))
+
+
+@pytest.mark.parametrize('norm, eps', [('linf', 2/255), ('linf', 8/255), ('l2', .3)])
+def test_foolbox(attacked, norm, eps):
+    foolbox = pytest.importorskip('foolbox')
+    model, x, y = attacked
+    alpha, begin, theirs = 2.5*eps/STEPS, starts(x, eps, norm).split(BATCH), []
+    Peer = foolbox.attacks.LinfPGD if norm == 'linf' else foolbox.attacks.L2PGD
+    for images, labels, start in zip(x.split(BATCH), y.split(BATCH), begin):
+        peer = Peer(abs_stepsize=alpha, steps=STEPS, random_start=True)
+        peer.get_random_start = lambda x0, epsilon: type(x0)(start) if not isinstance(x0, torch.Tensor) else start
+        theirs.append(peer(foolbox.PyTorchModel(model, bounds=(0, 1), device='cpu'), images, labels, epsilons=eps)[1])
+    agree(model, x, y, eps, alpha, norm, torch.cat(theirs))
