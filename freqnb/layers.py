@@ -74,7 +74,7 @@ class DCTConv2d(nn.Conv2d):
         _to_cosines(self, type(self), norm, {})
 
     def __getattr__(self, name:str):
-        if name == 'weight' and 'coefficients' in self._parameters: return synthesize(self.coefficients, self.basis)
+        if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()): return synthesize(self.coefficients, self.basis)
         return super().__getattr__(name)
 
     def extra_repr(self)->str: return f'{super().extra_repr()}, norm={self.norm}'
@@ -146,6 +146,7 @@ class DCTSignalConv2d(DCTConv2d):
         x:Tensor, # `(N, in, H, W)`
     )->Tensor: # `(N, out, H', W')`, equal to what the layer returns
         "Filter each channel with every cosine, then sum with a 1 x 1 convolution"
+        if type(self).forward is not nn.Conv2d.forward: raise ValueError(f'{type(self).__name__} has a way of convolving of its own; two_step knows only that of nn.Conv2d')
         elements, padding = self.basis.view(-1, 1, *self.kernel_size), self.padding
         if self.padding_mode != 'zeros': x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
         filters = elements.repeat(self.in_channels, 1, 1, 1)
