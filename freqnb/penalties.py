@@ -14,17 +14,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .layers import DCTConv2d, cosine_basis
+from .layers import DCTConv2d, cosine_basis, synthesize
 
 # %% ../nbs/api/04_penalties.ipynb #8e6e4381
 class _Norms(torch.autograd.Function):
-    "Root sum of squares of `matrix @ kernels` for each row of the matrix and each layer, with a gradient of zero where that is zero"
+    "Root sum of squares of each frequency of each layer, with a gradient of zero where that is zero"
     @staticmethod
-    def forward(ctx, matrix:Tensor|None, *kernels:Tensor)->Tensor: # Kernels `(out, in, h, w)` of each layer; `(layers, h*w)`
-        flat = [kernel.permute(0, 2, 3, 1).reshape(len(kernel), kernel[0, 0].numel(), -1) for kernel in kernels]
-        coefficients = flat if matrix is None else [matrix@kernel for kernel in flat]
-        norms = torch.stack([torch.linalg.vector_norm(part, dim=2).square_().sum(0) for part in coefficients]).sqrt_()
-        ctx.kernel = kernels[0].shape[2:]
+    def forward(ctx, matrix:Tensor|None, *kernels:Tensor)->Tensor: # From kernels `(out, in, h, w)` to coefficients, or None where they are such; `(layers, h, w)`
+        coefficients = kernels if matrix is None else [synthesize(kernel, matrix.T) for kernel in kernels]
+        norms = torch.stack([torch.linalg.vector_norm(part, dim=1).square_().sum(0) for part in coefficients]).sqrt_()
         ctx.save_for_backward(matrix, norms, *coefficients)
         return norms
 
@@ -32,10 +30,8 @@ class _Norms(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient:Tensor)->tuple:
         matrix, norms, *coefficients = ctx.saved_tensors
-        scales = torch.where(norms > 0, gradient/norms, 0.)[..., None]
-        scaled = [part*scale for part, scale in zip(coefficients, scales)]
-        if matrix is not None: scaled = [matrix.T@part for part in scaled]
-        return None, *[part.unflatten(1, ctx.kernel).permute(0, 3, 1, 2) for part in scaled]
+        scaled = [part*scale for part, scale in zip(coefficients, torch.where(norms > 0, gradient/norms, 0.))]
+        return None, *(scaled if matrix is None else [synthesize(part, matrix) for part in scaled])
 
 # %% ../nbs/api/04_penalties.ipynb #c357de60
 @lru_cache(maxsize=256)
@@ -54,8 +50,7 @@ def _grouped_norms(layers:Sequence[nn.Conv2d])->list[Tensor]:
         cosine = isinstance(layer, DCTConv2d)
         kernels = layer.coefficients if cosine else layer.weight
         groups.setdefault((layer.kernel_size, layer.norm if cosine else None, kernels.device, kernels.dtype), []).append(kernels)
-    with torch.autocast(next(layers[0].parameters()).device.type, enabled=False):
-        return [_Norms.apply(_analysis(*kind), *kernels).unflatten(1, kind[0]) for kind, kernels in groups.items()]
+    return [_Norms.apply(_analysis(*kind), *kernels) for kind, kernels in groups.items()]
 
 # %% ../nbs/api/04_penalties.ipynb #fc7b96ca
 def coefficient_norms(
