@@ -279,6 +279,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'freqnb.evaluate.Estimate.__str__': ('api/evaluate.html#estimate.__str__', 'freqnb/evaluate.py'),
                                  'freqnb.evaluate.Sweep': ('api/evaluate.html#sweep', 'freqnb/evaluate.py'),
                                  'freqnb.evaluate.Sweep.estimates': ('api/evaluate.html#sweep.estimates', 'freqnb/evaluate.py'),
+                                 'freqnb.evaluate._networks': ('api/evaluate.html#_networks', 'freqnb/evaluate.py'),
                                  'freqnb.evaluate._over_first': ('api/evaluate.html#_over_first', 'freqnb/evaluate.py'),
                                  'freqnb.evaluate._sources': ('api/evaluate.html#_sources', 'freqnb/evaluate.py'),
                                  'freqnb.evaluate.accuracy': ('api/evaluate.html#accuracy', 'freqnb/evaluate.py'),

@@ -96,7 +96,7 @@ def robust_correct(
     model:Callable, # Images in [0, 1] to logits
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     y:Tensor, # Labels `(N,)`
-    attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=20)`
+    attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=20, until_broken=True)`
     batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
 )->Tensor: # Boolean `(N,)`
     "Which images `model` classifies as their labels say, with and without the attack"
@@ -128,7 +128,12 @@ class Sweep:
         "Accuracy over the radii"
         return [estimate(rows) for rows in dict(low=self.low, high=self.high)[part]]
 
-# %% ../nbs/api/07_evaluate.ipynb #831fe17c
+# %% ../nbs/api/07_evaluate.ipynb #90228a9e
+def _networks(models:Callable|Sequence[Callable])->Sequence[Callable]:
+    "One network, or several, as several; a network may itself be a sequence of layers"
+    return models if isinstance(models, Sequence) and not callable(models) else [models]
+
+# %% ../nbs/api/07_evaluate.ipynb #88ff557e
 def frequency_sweep(
     models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
@@ -139,7 +144,7 @@ def frequency_sweep(
     batch_size:int=500, # Images a filter and a forward pass take at a time
 )->Sweep: # Right or wrong for each radius, part, network and image
     "What networks recognise in the low and in the high frequencies (Wang et al. 2020, sections 4 and 5)"
-    models = models if isinstance(models, Sequence) and not callable(models) else [models]
+    models = _networks(models)
     if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
     def answers(parts, mean, labels):
         return torch.stack([torch.stack([correct(model, rescale(part, mode, mean), labels) for model in models]) for part in parts])
@@ -150,7 +155,7 @@ def frequency_sweep(
         high.append(answers((images-part for part in lows), mean, labels))
     return Sweep(tuple(radii), torch.cat(low, -1).cpu(), torch.cat(high, -1).cpu())
 
-# %% ../nbs/api/07_evaluate.ipynb #0ac1bd9c
+# %% ../nbs/api/07_evaluate.ipynb #d7930431
 def band_measures(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
     y:Tensor, # Labels `(N,)`
@@ -169,7 +174,7 @@ def band_measures(
         for name in parts: measures[f'{name} {radius:g}'] = partial(rate, rescale(low if name == 'low' else x-low, mode, mean))
     return measures
 
-# %% ../nbs/api/07_evaluate.ipynb #194de3e4
+# %% ../nbs/api/07_evaluate.ipynb #1399a2a6
 def coefficient_shares(
     model:nn.Module, # Plain or cosine convolutions
 )->dict[str,Tensor]: # For each convolution larger than 1 x 1 a grid `(height, width)` that sums to 1, vertical and horizontal frequency
@@ -178,14 +183,14 @@ def coefficient_shares(
     energies = {name: dct_coefficients(layer, 'ortho').detach().cpu().double().square().sum((0, 1)) for name, layer in layers.items()}
     return {name: energy/energy.sum().clamp_min(torch.finfo(energy.dtype).tiny) for name, energy in energies.items()}
 
-# %% ../nbs/api/07_evaluate.ipynb #dec36bf1
+# %% ../nbs/api/07_evaluate.ipynb #0763f201
 def high_coefficients(
     model:nn.Module, # Plain or cosine convolutions
 )->Tensor: # `(L,)`: for each convolution larger than 1 x 1 a share in [0, 1]
     "The share of each layer's energy in the upper half of the cosine frequencies, those that the penalty 'highest' looks at"
     return torch.stack([share[highest_weights(*share.shape) > 0].sum() for share in coefficient_shares(model).values()])
 
-# %% ../nbs/api/07_evaluate.ipynb #6aa9176d
+# %% ../nbs/api/07_evaluate.ipynb #608d26ad
 def shape_preference(
     models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
     x:Tensor, # Images `(N, C, H, W)` whose two cues disagree
@@ -194,19 +199,19 @@ def shape_preference(
 )->Tensor: # `(S, N)`: 1 where the answer is the shape's class, -1 where it is the texture's, 0 elsewhere
     "Which of two conflicting cues each network follows"
     if (shapes == textures).any(): raise ValueError(f'expected cues that disagree on every image; {(shapes == textures).sum()} of {len(shapes)} agree')
-    models = models if isinstance(models, Sequence) and not callable(models) else [models]
+    models = _networks(models)
     answers = torch.stack([predict(model, x).argmax(1).cpu() for model in models])
     return (answers == shapes).float()-(answers == textures).float()
 
-# %% ../nbs/api/07_evaluate.ipynb #d77c6f55
+# %% ../nbs/api/07_evaluate.ipynb #72fbae60
 from .corruptions import BENCHMARK, corrupted
 
-# %% ../nbs/api/07_evaluate.ipynb #8f88220e
+# %% ../nbs/api/07_evaluate.ipynb #fe7e96c2
 def _over_first(right:Tensor)->Estimate:
     "The mean of `(R, S, N)` over its first axis for each seed and image; a single one stays right or wrong"
     return estimate(right[0] if len(right) == 1 else right.float().mean(0))
 
-# %% ../nbs/api/07_evaluate.ipynb #8d0ce9d2
+# %% ../nbs/api/07_evaluate.ipynb #ec9e0057
 @dataclass
 class CorruptionAccuracy:
     "Which images are right under each corruption and severity"
@@ -227,14 +232,14 @@ class CorruptionAccuracy:
         "Mean accuracy under corruption"
         return _over_first(self.right.flatten(0, 1))
 
-# %% ../nbs/api/07_evaluate.ipynb #4d5f1548
+# %% ../nbs/api/07_evaluate.ipynb #c424310c
 def _sources(sources:dict[str,str])->str:
     "Where corrupted images come from, given that of each type"
     kinds = sorted(set(sources.values()), reverse=True)
     if len(kinds) == 1: return kinds[0]
     return '; '.join(f'{kind}: {", ".join(name for name in sources if sources[name] == kind)}' for kind in kinds)
 
-# %% ../nbs/api/07_evaluate.ipynb #0d9cb4e9
+# %% ../nbs/api/07_evaluate.ipynb #065785be
 def corruption_accuracy(
     models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
@@ -248,7 +253,7 @@ def corruption_accuracy(
 )->CorruptionAccuracy: # Right or wrong for each type, severity, network and image
     "How often networks are right under common corruptions (Hendrycks and Dietterich 2019)"
     from tqdm import tqdm
-    models = models if isinstance(models, Sequence) and not callable(models) else [models]
+    models = _networks(models)
     names, severities, sources = tuple(names), tuple(severities), {}
     if not models or not names or not severities: raise ValueError(f'expected a model, a name and a severity at least; got {len(models)}, {names} and {severities}')
     if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
