@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from fractions import Fraction
-from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from torch import nn
 
 from .data import home, replace_file, sources
 from .penalties import filter_penalty
+from .recipes import with_penalty
 from .records import Record, read_record, record_folders, repository
 from .records import report as table_of_claims
-from .train import SCALES, Recipe, cross_entropy, fit, penalized, pick_device
+from .train import SCALES, Recipe, cross_entropy, fit, pick_device
 
 # %% ../nbs/api/11_cli.ipynb #ca9efe6c
 PAPERS = dict(high_frequency='Wang et al. 2020', adversarial_frequency='Huang et al. 2022', filter_frequency='Lukasik et al. 2023',
@@ -233,7 +233,7 @@ def _objective(penalty:str, strength:float, depth:float|int)->Callable:
     "Cross-entropy, with a penalty on the filters unless that is 'none'"
     if penalty == 'none': return cross_entropy
     filter_penalty(nn.Conv2d(1, 1, 3), penalty, depth)
-    return partial(penalized, penalty=partial(filter_penalty, scheme=penalty, depth=depth), strength=strength)
+    return with_penalty(penalty, strength, depth)
 
 # %% ../nbs/api/11_cli.ipynb #0b70e8a7
 def _train(options:dict, objective:Callable, device:str|None)->int:

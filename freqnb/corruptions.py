@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .spectrum import _dct_matrix
+
 # %% ../nbs/api/05_corruptions.ipynb #d099bdd9
 STRENGTHS = dict(
     gaussian_noise=((.04, .06, .08, .09, .1), (.08, .12, .18, .26, .38)),
@@ -471,10 +473,8 @@ def _quantiser(quality:int, colour:int)->Tensor:
 @lru_cache(maxsize=32)
 def _blocks(n:int)->Tensor:
     "The orthonormal cosines of each 8 pixels of a line, `(m, n)`; up to `m`, a multiple of 8, the last pixel repeats"
-    k = torch.arange(8).double()
-    cosines = torch.cos(torch.pi/8*k[:, None]*(k+.5))
     m = -(-n//8)*8
-    return torch.block_diag(*[cosines/cosines.norm(dim=1, keepdim=True)]*(m//8))@torch.eye(n, dtype=torch.float64)[torch.arange(m).clamp(max=n-1)]
+    return torch.block_diag(*[_dct_matrix(8)]*(m//8))@torch.eye(n, dtype=torch.float64)[torch.arange(m).clamp(max=n-1)]
 
 # %% ../nbs/api/05_corruptions.ipynb #39e3cd26
 def _coded(x:Tensor, divisors:Tensor)->Tensor:
@@ -626,11 +626,16 @@ KINDS = dict(noise=(gaussian_noise, shot_noise, impulse_noise), blur=(defocus_bl
 CORRUPTIONS = {function.__name__: function for kind in KINDS.values() for function in kind}
 BENCHMARK, EXTRA = tuple(CORRUPTIONS)[:15], tuple(CORRUPTIONS)[15:]
 
-# %% ../nbs/api/05_corruptions.ipynb #49aea1c6
-def _check(x:Tensor, name:str, severity:int):
-    "A known type, a severity of 1 to 5, float images of one or three channels in [0, 1]"
+# %% ../nbs/api/05_corruptions.ipynb #07f825e6
+def _check_choice(name:str, severity:int):
+    "A known type, and a severity of 1 to 5"
     if name not in CORRUPTIONS: raise ValueError(f'unknown corruption {name!r}; there are {", ".join(CORRUPTIONS)}')
     if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5): raise ValueError(f'severity is {severity!r}; expected 1, 2, 3, 4 or 5')
+
+# %% ../nbs/api/05_corruptions.ipynb #6e42fafd
+def _check(x:Tensor, name:str, severity:int):
+    "A known type, a severity of 1 to 5, float images of one or three channels in [0, 1]"
+    _check_choice(name, severity)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ValueError(f'expected a float tensor of images in [0, 1], got {getattr(x, "dtype", type(x).__name__)}; uint8 pixels become such images divided by 255')
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape[2:]:
@@ -638,7 +643,7 @@ def _check(x:Tensor, name:str, severity:int):
     low, high = torch.stack(torch.aminmax(x.detach())).tolist() if len(x) else (0, 0)
     if not (low >= 0 and high <= 1): raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
 
-# %% ../nbs/api/05_corruptions.ipynb #f895e3c7
+# %% ../nbs/api/05_corruptions.ipynb #69a7295c
 def _each(work:Callable, groups:list[tuple], parallel:bool):
     "Call `work(*group)` for each group; in as many threads as torch has, of one thread each, when `parallel`"
     threads = min(torch.get_num_threads(), len(groups)) if parallel else 1
@@ -648,7 +653,7 @@ def _each(work:Callable, groups:list[tuple], parallel:bool):
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool: return list(pool.map(work, *zip(*groups)))
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/api/05_corruptions.ipynb #df09304e
+# %% ../nbs/api/05_corruptions.ipynb #bf27e82c
 def corrupt(
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], C = 1 or 3, of any size, on any device
     name:str, # A key of `CORRUPTIONS`
@@ -666,22 +671,21 @@ def corrupt(
     if len(x): _each(one, list(zip(range(len(x)), out.split(size), x.split(size))), parallel=x.device.type == 'cpu')
     return out
 
-# %% ../nbs/api/05_corruptions.ipynb #92da44d7
+# %% ../nbs/api/05_corruptions.ipynb #1aea0379
 def _array(file:Path)->np.ndarray:
     "A NumPy array of plain numbers, read where it is needed"
     if not file.is_file(): raise FileNotFoundError(f'no file {file}')
     try: return np.load(file, mmap_mode='r', allow_pickle=False)
     except Exception as error: raise ValueError(f'{file}: not a readable .npy of plain numbers ({error})') from error
 
-# %% ../nbs/api/05_corruptions.ipynb #6fee8b0e
+# %% ../nbs/api/05_corruptions.ipynb #a4f62f62
 def corrupted_arrays(
     folder:str|Path, # Holds `labels.npy`, and a file such as `fog.npy` for each type
     name:str, # A type, such as `fog`
     severity:int=3, # 1 to 5
 )->tuple[Tensor,Tensor]: # Images `(N, C, H, W)`, uint8, and their labels `(N,)`
     "One severity of one type from a folder in the layout of CIFAR-10-C"
-    if name not in CORRUPTIONS: raise ValueError(f'unknown corruption {name!r}; there are {", ".join(CORRUPTIONS)}')
-    if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5): raise ValueError(f'severity is {severity!r}; expected 1, 2, 3, 4 or 5')
+    _check_choice(name, severity)
     file = Path(folder)/f'{name}.npy'
     images, labels = _array(file), _array(Path(folder)/'labels.npy')
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images)%5 or len(images) == 0:
@@ -692,7 +696,7 @@ def corrupted_arrays(
     part = slice((severity-1)*n, severity*n)
     return torch.from_numpy(images[part].transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels[part].astype(np.int64))
 
-# %% ../nbs/api/05_corruptions.ipynb #c5410223
+# %% ../nbs/api/05_corruptions.ipynb #9e79572b
 def corrupted(
     x:Tensor, # Clean images `(N, C, H, W)`, float in [0, 1]
     y:Tensor, # Their labels `(N,)`

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .corruptions import BENCHMARK, corrupted
 from .layers import convolutions, dct_coefficients
 from .models import predict
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
-from .train import computes_bfloat16
+from .train import computes_bfloat16, progress_bar
 
 # %% ../nbs/api/07_evaluate.ipynb #03b59492
 @dataclass(frozen=True)
@@ -203,15 +204,12 @@ def shape_preference(
     answers = torch.stack([predict(model, x).argmax(1).cpu() for model in models])
     return (answers == shapes).float()-(answers == textures).float()
 
-# %% ../nbs/api/07_evaluate.ipynb #72fbae60
-from .corruptions import BENCHMARK, corrupted
-
-# %% ../nbs/api/07_evaluate.ipynb #fe7e96c2
+# %% ../nbs/api/07_evaluate.ipynb #8f88220e
 def _over_first(right:Tensor)->Estimate:
     "The mean of `(R, S, N)` over its first axis for each seed and image; a single one stays right or wrong"
     return estimate(right[0] if len(right) == 1 else right.float().mean(0))
 
-# %% ../nbs/api/07_evaluate.ipynb #ec9e0057
+# %% ../nbs/api/07_evaluate.ipynb #8d0ce9d2
 @dataclass
 class CorruptionAccuracy:
     "Which images are right under each corruption and severity"
@@ -232,14 +230,14 @@ class CorruptionAccuracy:
         "Mean accuracy under corruption"
         return _over_first(self.right.flatten(0, 1))
 
-# %% ../nbs/api/07_evaluate.ipynb #c424310c
+# %% ../nbs/api/07_evaluate.ipynb #4d5f1548
 def _sources(sources:dict[str,str])->str:
     "Where corrupted images come from, given that of each type"
     kinds = sorted(set(sources.values()), reverse=True)
     if len(kinds) == 1: return kinds[0]
     return '; '.join(f'{kind}: {", ".join(name for name in sources if sources[name] == kind)}' for kind in kinds)
 
-# %% ../nbs/api/07_evaluate.ipynb #065785be
+# %% ../nbs/api/07_evaluate.ipynb #0d9cb4e9
 def corruption_accuracy(
     models:Callable|Sequence[Callable], # A network from images in [0, 1] to logits, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
@@ -252,14 +250,15 @@ def corruption_accuracy(
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->CorruptionAccuracy: # Right or wrong for each type, severity, network and image
     "How often networks are right under common corruptions (Hendrycks and Dietterich 2019)"
-    from tqdm import tqdm
     models = _networks(models)
     names, severities, sources = tuple(names), tuple(severities), {}
     if not models or not names or not severities: raise ValueError(f'expected a model, a name and a severity at least; got {len(models)}, {names} and {severities}')
     if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
     pairs = [(name, severity) for name in names for severity in severities]
     right = []
-    for name, severity in tqdm(pairs, disable=not progress, mininterval=.5, bar_format='{l_bar}{bar}| {elapsed}<{remaining}'):
-        images, sources[name] = corrupted(x, y, name, severity, seed, folder)
-        right.append(torch.stack([correct(model, images, y, batch_size) for model in models]).cpu())
+    with progress_bar(len(pairs), progress) as bar:
+        for name, severity in pairs:
+            images, sources[name] = corrupted(x, y, name, severity, seed, folder)
+            right.append(torch.stack([correct(model, images, y, batch_size) for model in models]).cpu())
+            bar.update()
     return CorruptionAccuracy(names, severities, torch.stack(right).unflatten(0, (len(names), len(severities))), _sources(sources))
