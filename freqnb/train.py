@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'WIDTHS', 'CHOICES', 'SEEDS', 'Recipe', 'chosen', 'replicates', 'lr_factor', 'make_optimizer', 'pick_device',
-           'computes_bfloat16', 'shuffle_labels', 'band_of', 'Run', 'describe_objective', 'run_folder', 'cross_entropy',
-           'mixup', 'adversarial_training', 'penalized', 'train_epoch', 'State', 'fit', 'fit_all', 'progress_bar']
+           'computes_bfloat16', 'shuffle_labels', 'band_of', 'Run', 'Phases', 'first_epoch', 'describe_objective',
+           'run_folder', 'cross_entropy', 'mixup', 'attacked_loss', 'divergence', 'trades', 'mart', 'paired_loss',
+           'perturb_weights', 'adversarial_training', 'penalized', 'train_epoch', 'estimate_norm', 'State', 'fit',
+           'fit_all', 'progress_bar']
 
-# %% ../nbs/api/06_train.ipynb #a37014af
+# %% ../nbs/api/06_train.ipynb #21e832a2
+import copy
 import hashlib
 import json
 import math
@@ -22,6 +25,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from .data import Images, Splits, StreamedImages, batches, home, load, replace_file
 from .models import CONVOLUTIONS, INITS, create, predict
@@ -58,7 +62,7 @@ class Recipe:
     band:str = 'all' # Train on 'all' frequencies, or on the 'low' or 'high' part of the images
     radius:float|None = None # Where low ends and high begins, in cycles per image
     rescale:str = 'raw' # How a band is brought to a pixel scale: a mode of `rescale`
-    optimizer:str = 'sgd' # 'sgd' (Nesterov, momentum .9), 'adam', 'adamw', 'adagrad', 'adadelta' or 'rmsprop'
+    optimizer:str = 'sgd' # 'sgd' (Nesterov, momentum .9), 'momentum' (the same without Nesterov's correction), 'adam', 'adamw', 'adagrad', 'adadelta' or 'rmsprop'
     lr:float = .1 # Largest learning rate
     weight_decay:float = 5e-4
     schedule:str = 'linear' # After the warm-up: 'constant', 'linear' or 'cosine' to zero, or 'step' (divided by 10 at `milestones`)
@@ -70,6 +74,9 @@ class Recipe:
     pad:int = 0 # Random crops out of images padded by so many zeros on each side
     flip:bool = False # Random left-right flips
     precision:str = 'auto' # 'float32', 'bfloat16', or 'auto': bfloat16 where the processor computes with it
+    swa:float|None = None # Average the weights after every epoch from this share of the epochs on; never when None
+    swa_norm:str = 'clean' # What the average's batch norm is estimated on: 'clean' images, or what the 'objective' shows the network
+    select:str|None = None # Keep the network of the epoch with the largest such measurement, besides the last
 
     def __post_init__(self): _check_recipe(self)
 
@@ -92,6 +99,7 @@ def _check_recipe(recipe:Recipe):
     for name, choices in CHOICES.items(): _choice(name, settled[name], choices)
     if (settled['band'] == 'all') != (settled['radius'] is None):
         raise ValueError(f"a radius goes with band 'low' or 'high'; got band={settled['band']!r}, radius={settled['radius']!r}")
+    if settled['swa'] is not None and not 0 <= settled['swa'] < 1: raise ValueError(f"swa is a share of the epochs in [0, 1), or None; got {settled['swa']!r}")
     for name in ('epochs', 'batch_size', 'lr'):
         if not settled[name] > 0: raise ValueError(f'{name} is a number above zero, got {settled[name]!r}')
 
@@ -112,8 +120,9 @@ def __str__(self:Recipe)->str: # Such as 'resnet9 on cifar10, low r=8, seed 0'
 # %% ../nbs/api/06_train.ipynb #6ffe863c
 CHOICES = dict(
     labels=('natural', 'shuffled'), band=('all', 'low', 'high'), rescale=('raw', 'max', 'min-max', 'mean-shift'),
-    optimizer=('sgd', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'), schedule=('constant', 'linear', 'cosine', 'step'),
-    precision=('auto', 'float32', 'bfloat16'), init=INITS, conv=tuple(CONVOLUTIONS), basis=('l1', 'ortho'))
+    optimizer=('sgd', 'momentum', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'), schedule=('constant', 'linear', 'cosine', 'step'),
+    precision=('auto', 'float32', 'bfloat16'), init=INITS, conv=tuple(CONVOLUTIONS), basis=('l1', 'ortho'),
+    swa_norm=('clean', 'objective'))
 
 # %% ../nbs/api/06_train.ipynb #3301bac9
 SEEDS = dict(smoke=1, demo=1, full=3, paper=3)
@@ -157,7 +166,7 @@ def make_optimizer(
 )->torch.optim.Optimizer: # Before its first step
     "The optimiser a recipe names"
     options = dict(lr=recipe.lr, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == 'sgd': return torch.optim.SGD(model.parameters(), momentum=.9, nesterov=True, **options)
+    if recipe.optimizer in ('sgd', 'momentum'): return torch.optim.SGD(model.parameters(), momentum=.9, nesterov=recipe.optimizer == 'sgd', **options)
     others = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, adagrad=torch.optim.Adagrad, adadelta=torch.optim.Adadelta,
                   rmsprop=torch.optim.RMSprop)
     return others[recipe.optimizer](model.parameters(), **options)
@@ -222,23 +231,44 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
 class Run:
     "A trained network and how it came about"
     recipe:Recipe # Settled
-    model:nn.Module # In evaluation mode, float32
+    model:nn.Module # After the last epoch, in evaluation mode, float32
     history:list[dict] # One dictionary an epoch: loss, accuracies, seconds
     path:Path # The run's folder
     data:dict # Name, fingerprint and number of the training images
     permutation:Tensor|None = None # Of the labels, where they were shuffled
     objective:str = 'cross_entropy' # What was minimised, in words
+    networks:dict[str,nn.Module] = field(default_factory=dict) # 'last' and, where the recipe asks for them, 'best', 'average' and 'best average'
 
     @property
     def seconds(self)->float: # Seconds of training, interruptions left out
         "How long the training took"
         return sum(epoch['seconds'] for epoch in self.history)
 
-# %% ../nbs/api/06_train.ipynb #4b76390e
+# %% ../nbs/api/06_train.ipynb #27562d2e
+@dataclass(frozen=True)
+class Phases:
+    "One objective, and another from a share of the epochs on"
+    first:Callable # An objective, `(model, x, y, recipe) -> loss, logits`
+    then:Callable # Another
+    start:float = .75 # Share of the epochs after which it takes over, in (0, 1)
+
+    def __post_init__(self):
+        if not 0 < self.start < 1: raise ValueError(f'a second phase starts at a share of the epochs in (0, 1); got {self.start!r}')
+
+# %% ../nbs/api/06_train.ipynb #fa9a921c
+def first_epoch(
+    share:float, # Of the epochs, in [0, 1]
+    epochs:int, # In the whole run
+)->int: # How many epochs come before it
+    "The epoch, counted from zero, at which a share of the epochs has passed"
+    return math.ceil(share*epochs-1e-9)
+
+# %% ../nbs/api/06_train.ipynb #e3c06e98
 def describe_objective(
-    objective:Callable, # A named function, or a `partial` of one, whose arguments may be such again
+    objective:Callable|Phases, # A named function, or a `partial` of one, whose arguments may be such again; or two of them
 )->str: # Such as 'adversarial_training(attack=pgd(eps=0.0314, steps=7))'
     "A function and its settings in words, by which a run is known"
+    if isinstance(objective, Phases): return f'{describe_objective(objective.first)}, from {objective.start:g} on {describe_objective(objective.then)}'
     if isinstance(objective, partial):
         values = [f'{name}={describe_objective(value) if callable(value) else value}' for name, value in sorted(objective.keywords.items())]
         if not objective.args: return f'{describe_objective(objective.func)}({", ".join(values)})'
@@ -246,21 +276,21 @@ def describe_objective(
     if name != '<lambda>': return name
     raise ValueError(f'{objective!r} has no name to know a run by; expected a function made by def, or a partial of one with named arguments')
 
-# %% ../nbs/api/06_train.ipynb #2f2ff9b2
-def _identity(recipe:Recipe, data:dict, precision:str, device:torch.device, measure:dict, objective:Callable)->dict:
+# %% ../nbs/api/06_train.ipynb #60b4ec4f
+def _identity(recipe:Recipe, data:dict, precision:str, device:torch.device, measure:dict, objective:Callable|Phases)->dict:
     "What decides a run, and nothing else"
     settings = asdict(recipe)
     for name in ('scale', 'precision', 'data', 'images'): del settings[name]
     return dict(settings, data=data, precision=precision, device=device.type, measure=sorted(measure), objective=describe_objective(objective))
 
-# %% ../nbs/api/06_train.ipynb #74aacd3c
+# %% ../nbs/api/06_train.ipynb #f8b8e0b4
 def run_folder(
     identity:dict, # Everything that decides a run, as JSON could hold it
 )->Path: # Under `FREQNB_HOME`; it need not exist yet
     "Where a run's files lie"
     return home()/'runs'/hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
-# %% ../nbs/api/06_train.ipynb #6117f2fd
+# %% ../nbs/api/06_train.ipynb #b35db522
 def cross_entropy(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -271,7 +301,7 @@ def cross_entropy(
     logits = model(x).float()
     return F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing), logits
 
-# %% ../nbs/api/06_train.ipynb #dfc1128c
+# %% ../nbs/api/06_train.ipynb #0c940abc
 def mixup(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -286,18 +316,98 @@ def mixup(
     first, second = (F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) for labels in (y, y[partner]))
     return share*first+(1-share)*second, logits
 
-# %% ../nbs/api/06_train.ipynb #1a14993e
+# %% ../nbs/api/06_train.ipynb #4c2ff043
+def attacked_loss(
+    clean:Tensor|None, # Logits of the clean images `(B, classes)`, which it does not need
+    adversarial:Tensor, # Logits of the attacked images `(B, classes)`
+    y:Tensor, # Labels `(B,)`
+    recipe:Recipe, # For `label_smoothing`
+)->Tensor: # A number
+    "Cross-entropy of the attacked images (Madry et al. 2018, equation 2.1)"
+    return F.cross_entropy(adversarial, y, label_smoothing=recipe.label_smoothing)
+
+# %% ../nbs/api/06_train.ipynb #8b8bef39
+def divergence(
+    clean:Tensor, # Logits `(B, classes)`
+    adversarial:Tensor, # Logits `(B, classes)`
+)->Tensor: # `(B,)`
+    "How far the second answer is from the first: the Kullback-Leibler divergence of their probabilities"
+    return F.kl_div(adversarial.log_softmax(1), clean.log_softmax(1), reduction='none', log_target=True).sum(1)
+
+# %% ../nbs/api/06_train.ipynb #0c812ea8
+def trades(
+    clean:Tensor, # Logits of the clean images `(B, classes)`
+    adversarial:Tensor, # Logits of the attacked images `(B, classes)`
+    y:Tensor, # Labels `(B,)`
+    recipe:Recipe, # For `label_smoothing`
+    beta:float=6., # What the divergence is multiplied by
+)->Tensor: # A number
+    "Cross-entropy of the clean images, and the divergence of the attacked answers from the clean ones (Zhang et al. 2019, equation 5)"
+    return F.cross_entropy(clean, y, label_smoothing=recipe.label_smoothing)+beta*divergence(clean, adversarial).mean()
+
+# %% ../nbs/api/06_train.ipynb #4e3d8b05
+def mart(
+    clean:Tensor, # Logits of the clean images `(B, classes)`
+    adversarial:Tensor, # Logits of the attacked images `(B, classes)`
+    y:Tensor, # Labels `(B,)`
+    recipe:Recipe, # For `label_smoothing`
+    beta:float=5., # What the divergence is multiplied by
+)->Tensor: # A number
+    "Boosted cross-entropy of the attacked images, and a divergence weighed by what the clean image leaves open (Wang et al. 2020, equation 11)"
+    label, probabilities = y[:, None], adversarial.softmax(1)
+    wrong = probabilities.scatter(1, label, 0).amax(1)
+    open_share = 1-clean.softmax(1).gather(1, label).squeeze(1)
+    return attacked_loss(clean, adversarial, y, recipe)-torch.log1p(-wrong.clamp(max=1-1e-6)).mean()+beta*(divergence(clean, adversarial)*open_share).mean()
+
+# %% ../nbs/api/06_train.ipynb #a3445360
+def paired_loss(
+    model:Callable, # Images to logits
+    x:Tensor, # Clean images `(B, C, H, W)`
+    attacked:Tensor, # The same after an attack
+    y:Tensor, # Labels `(B,)`
+    recipe:Recipe, # For the loss
+    loss:Callable=attacked_loss, # `(clean, adversarial, y, recipe) -> number`
+    pairing:Callable|None=None, # `(clean, adversarial) -> number`, such as `logit_spectrum_distance`
+    strength:float=.1, # What the pairing is multiplied by: lambda
+)->tuple[Tensor,Tensor]: # The loss, and the logits of the attacked images `(B, classes)`
+    "A loss of both answers; the clean images are shown only where something asks for them"
+    adversarial = model(attacked).float()
+    clean = None if loss is attacked_loss and pairing is None else model(x).float()
+    value = loss(clean, adversarial, y, recipe)
+    return value if pairing is None else value+strength*pairing(clean, adversarial), adversarial
+
+# %% ../nbs/api/06_train.ipynb #e9ffda96
+def perturb_weights(
+    model:nn.Module, # Left as it is, its batch-norm statistics too
+    loss_of:Callable, # From a network to a loss to climb
+    gamma:float, # Length of the step, as a share of each tensor's
+)->Callable: # The network with other weights, whose gradients are those of `model`'s own
+    "A network after one step up the loss in its weights (Wu et al. 2020, equations 8 and 10)"
+    weights = {name: p for name, p in model.named_parameters() if p.ndim > 1}
+    apart = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    gradients = torch.autograd.grad(loss_of(lambda images: torch.func.functional_call(model, apart, (images,))), list(weights.values()))
+    def scaled(p, gradient): return gamma*p.detach().norm()/gradient.norm().clamp_min(1e-12)*gradient
+    moved = {name: p+scaled(p, gradient) for (name, p), gradient in zip(weights.items(), gradients)}
+    return lambda images: torch.func.functional_call(model, moved, (images,))
+
+# %% ../nbs/api/06_train.ipynb #80c848c7
 def adversarial_training(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
     y:Tensor, # Its labels `(B,)`
-    recipe:Recipe, # For `label_smoothing`
+    recipe:Recipe, # For the loss
     attack:Callable, # `(model, x, y) -> adversarial images`, such as `partial(pgd, eps=8/255, steps=7, seed=None)`: new starts for each batch
+    loss:Callable=attacked_loss, # `(clean, adversarial, y, recipe) -> number`: `attacked_loss`, `trades` or `mart`
+    pairing:Callable|None=None, # `(clean, adversarial) -> number`: a distance of logits to add
+    strength:float=.1, # What the pairing is multiplied by: lambda; Huang et al. (2022) take .1
+    gamma:float=0., # Step of adversarial weight perturbation; Wu et al. (2020) take .005
 )->tuple[Tensor,Tensor]: # The loss, and the logits of the adversarial images `(B, classes)`
-    "Cross-entropy on adversarial images"
-    return cross_entropy(model, attack(model, x, y), y, recipe)
+    "A loss on adversarial images, with whatever is paired with the clean ones"
+    given = dict(x=x, attacked=attack(model, x, y), y=y, recipe=recipe, loss=loss, pairing=pairing, strength=strength)
+    if gamma: model = perturb_weights(model, lambda net: paired_loss(net, **given)[0], gamma)
+    return paired_loss(model, **given)
 
-# %% ../nbs/api/06_train.ipynb #ac617560
+# %% ../nbs/api/06_train.ipynb #5ec55cac
 def penalized(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -311,12 +421,12 @@ def penalized(
     loss, logits = objective(model, x, y, recipe)
     return loss+strength*penalty(model), logits
 
-# %% ../nbs/api/06_train.ipynb #531fd295
+# %% ../nbs/api/06_train.ipynb #894f37b6
 def _epoch_seed(seed:int, epoch:int)->int:
     "One stream of randomness for each epoch of each seed"
     return int.from_bytes(hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()[:7], 'big')
 
-# %% ../nbs/api/06_train.ipynb #2462ab94
+# %% ../nbs/api/06_train.ipynb #ad1db377
 def train_epoch(
     model:nn.Module, # Changed in place
     epoch_batches:Iterable, # Pairs of images `(B, C, H, W)` and labels `(B,)` on the model's device
@@ -344,7 +454,7 @@ def train_epoch(
     loss, train_accuracy = (totals/seen).tolist()
     return dict(loss=loss, train_accuracy=train_accuracy)
 
-# %% ../nbs/api/06_train.ipynb #0aba810f
+# %% ../nbs/api/06_train.ipynb #3c1ca01c
 def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     "The recipe's network with its initial weights, normalising by the statistics of the first images it will train on"
     x, _ = next(iter(feed(2000)))
@@ -354,71 +464,112 @@ def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     torch.manual_seed(_epoch_seed(recipe.seed, -1))
     return create(recipe.model, classes, x.shape[1], mean, std, **options)
 
-# %% ../nbs/api/06_train.ipynb #1d682315
+# %% ../nbs/api/06_train.ipynb #e518f1a7
+def estimate_norm(
+    model:nn.Module, # Its batch-norm statistics are changed, nothing else
+    feed:Callable, # From a batch size to pairs of images and labels
+    objective:Callable|None=None, # `(model, x) -> anything`, whose passes in training mode are averaged; the clean images alone when None
+)->None:
+    "Estimate batch-norm statistics anew, as plain means over one pass (Izmailov et al. 2018, section 3)"
+    update_bn((x for x, _ in feed(500)), model)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if objective is None or not layers: return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers: layer.momentum = None; layer.num_batches_tracked.zero_()
+    model.train()
+    for x, y in feed(500): objective(model, x, y)
+    model.eval()
+    for layer, momentum in zip(layers, momenta): layer.momentum = momentum
+
+# %% ../nbs/api/06_train.ipynb #1526d30c
 @dataclass
 class State:
     "What a run needs to go on: everything else follows from the recipe and the epoch"
     model:nn.Module
     optimizer:torch.optim.Optimizer
     schedule:torch.optim.lr_scheduler.LRScheduler
+    average:AveragedModel|None = None # Of the weights after the last epochs, where the recipe asks for it
     history:list = field(default_factory=list)
+    best:dict = field(default_factory=dict) # The weights of 'best' and 'best average'
+
+    def parts(self)->dict: # Those that are there
+        "What has a state of its own, by name"
+        return {name: getattr(self, name) for name in ('model', 'optimizer', 'schedule', 'average') if getattr(self, name) is not None}
 
     def save(self, path:Path)->None: # A file that is never half-written
         "Keep everything the run needs to go on"
-        parts = {name: getattr(self, name).state_dict() for name in ('model', 'optimizer', 'schedule')}
-        replace_file(path, lambda file: torch.save(dict(parts, history=self.history), file))
+        states = {name: part.state_dict() for name, part in self.parts().items()}
+        replace_file(path, lambda file: torch.save(dict(states, history=self.history, best=self.best), file))
 
     def load(self, path:Path, device:torch.device)->None: # Changes the state in place
         "Go back to what `save` kept"
         state = torch.load(path, map_location=device, weights_only=True)
-        for name in ('model', 'optimizer', 'schedule'): getattr(self, name).load_state_dict(state[name])
-        self.history = state['history']
+        for name, part in self.parts().items(): part.load_state_dict(state[name])
+        self.history, self.best = state['history'], state['best']
 
-# %% ../nbs/api/06_train.ipynb #2ee6e7e3
+    def keep_best(self, select:str)->None: # Changes `best`
+        "Remember the weights of the last epoch where it is better than all before it"
+        if select not in self.history[-1]: raise ValueError(f'select is {select!r}; an epoch measures {", ".join(self.history[-1])}')
+        for name, prefix, model in (('best', '', self.model), ('best average', 'average ', self.average and self.average.module)):
+            values = [row[prefix+select] for row in self.history if prefix+select in row]
+            if prefix+select in self.history[-1] and values[-1] > max(values[:-1], default=-math.inf): self.best[name] = copy.deepcopy(model.state_dict())
+
+    def networks(self)->dict[str,nn.Module]: # In evaluation mode
+        "What there is to choose from at the end: 'last', 'best', 'average' and 'best average'"
+        found = dict(last=self.model)|({} if self.average is None else dict(average=self.average.module))
+        for name, weights in self.best.items():
+            found[name] = copy.deepcopy(self.model)
+            found[name].load_state_dict(weights)
+        return {name: net.eval() for name, net in found.items()}
+
+# %% ../nbs/api/06_train.ipynb #225cc022
 def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.device)->State:
     "A run before its first step"
     model = _new_model(recipe, feed, classes).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(recipe, step, steps))
-    return State(model, optimizer, schedule)
+    return State(model, optimizer, schedule, None if recipe.swa is None else AveragedModel(model))
 
-# %% ../nbs/api/06_train.ipynb #137ff987
+# %% ../nbs/api/06_train.ipynb #f26dd0ee
 def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->dict:
     "Validation accuracy, and whatever else was asked for along training"
     hits = sum((predict(model, x).argmax(1) == y).sum().item() for x, y in valid.batches(500))
     values = dict(valid_accuracy=hits/len(valid)) if len(valid) else {}
-    return values|{name: float(f(model)) for name, f in measure.items()}
+    for name, f in measure.items():
+        value = f(model)
+        values |= value if isinstance(value, dict) else {name: float(value)}
+    return values
 
-# %% ../nbs/api/06_train.ipynb #d20b102e
+# %% ../nbs/api/06_train.ipynb #dff3e6e4
 def fit(
     recipe:Recipe, # What to train
     splits:Splits|None=None, # Images for it; `load(recipe.data)` when None
-    measure:dict[str,Callable]|Callable|None=None, # Functions of the model by name, for each epoch's history; or a function from a settled recipe to such
-    objective:Callable=cross_entropy, # `(model, x, y, recipe) -> loss, logits`
+    measure:dict[str,Callable]|Callable|None=None, # Functions of the model by name, to a number or a dictionary of them, for each epoch's history; or a function from a settled recipe to such
+    objective:Callable|Phases=cross_entropy, # `(model, x, y, recipe) -> loss, logits`, or two of them
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     progress:bool=True, # Show a bar with the time left
 )->Run: # The trained network, its history and its folder
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, device, progress)[0]
 
-# %% ../nbs/api/06_train.ipynb #66787645
+# %% ../nbs/api/06_train.ipynb #d2dc48d8
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
-    measure:dict[str,Callable]|Callable|None=None, # Functions of the model by name, for each epoch's history; or a function from a settled recipe to such
-    objective:Callable|Sequence[Callable]=cross_entropy, # `(model, x, y, recipe) -> loss, logits`; or one for each recipe
+    measure:dict[str,Callable]|Callable|None=None, # Functions of the model by name, to a number or a dictionary of them, for each epoch's history; or a function from a settled recipe to such
+    objective:Callable|Phases|Sequence[Callable|Phases]=cross_entropy, # `(model, x, y, recipe) -> loss, logits`, or two of them; or one for each recipe
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     progress:bool=True, # Show one bar over the steps of all runs, with the time left
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
     recipes, device = [recipe.settle() for recipe in recipes], pick_device(device)
-    objectives = [objective]*len(recipes) if callable(objective) else objective
+    objectives = objective if isinstance(objective, Sequence) else [objective]*len(recipes)
     sources = {name: splits or load(name) for name in dict.fromkeys(recipe.data for recipe in recipes)}
     total = sum(r.epochs*((r.images or len(sources[r.data].train))//r.batch_size) for r in recipes)
     with progress_bar(total, progress) as bar:
         return [_fit(recipe, sources[recipe.data], measure or {}, goal, device, bar) for recipe, goal in zip(recipes, objectives, strict=True)]
 
-# %% ../nbs/api/06_train.ipynb #95c33b0b
+# %% ../nbs/api/06_train.ipynb #63ebfea2
 def progress_bar(
     total:int, # Steps to come
     show:bool=True, # Whether to draw it; never in nbdev's tests
@@ -427,12 +578,12 @@ def progress_bar(
     from tqdm import tqdm
     return tqdm(total=total, disable=not show or bool(os.environ.get('IN_TEST')), unit='step', mininterval=.5, smoothing=.1, dynamic_ncols=True)
 
-# %% ../nbs/api/06_train.ipynb #f33aafd2
+# %% ../nbs/api/06_train.ipynb #3cdd30e3
 def _describe(images:Images|StreamedImages)->dict:
     "The data of a run: what it is called, and what it is"
     return dict(name=images.name, fingerprint=images.fingerprint, images=len(images), lossy=images.lossy)
 
-# %% ../nbs/api/06_train.ipynb #dcce5950
+# %% ../nbs/api/06_train.ipynb #b283ce5c
 def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precision:str, tick:Callable)->dict:
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     seed = _epoch_seed(recipe.seed, len(state.history))
@@ -443,24 +594,57 @@ def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precis
     if math.isfinite(row['loss']): return row|dict(seconds=time.perf_counter()-start)
     raise FloatingPointError(f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history)+1}; try a smaller lr than {recipe.lr}')
 
-# %% ../nbs/api/06_train.ipynb #fa4b28c9
-def _fit(recipe:Recipe, splits:Splits, measure:dict|Callable, objective:Callable, device:torch.device, bar)->Run:
+# %% ../nbs/api/06_train.ipynb #6a650ef0
+def _average(state:State, feed:Callable, recipe:Recipe, objective:Callable)->None:
+    "Take the weights of the epoch into the average, and give the average batch-norm statistics of its own"
+    state.average.update_parameters(state.model)
+    torch.manual_seed(_epoch_seed(recipe.seed, len(state.history)))
+    shown = None if recipe.swa_norm == 'clean' else lambda model, x, y: objective(model, x, y, recipe)
+    estimate_norm(state.average, feed, shown)
+    state.average.eval()
+
+# %% ../nbs/api/06_train.ipynb #300ddfed
+def _advance(state:State, path:Path, until:int, recipe:Recipe, feed:Callable, objective:Callable, measured:Callable, precision:str, tick:Callable)->None:
+    "Train up to epoch `until`, with a checkpoint in `path` after each"
+    while len(state.history) < until:
+        row = _epoch(state, feed, recipe, objective, precision, tick)|measured(state.model)
+        if recipe.swa is not None and len(state.history) >= first_epoch(recipe.swa, recipe.epochs):
+            _average(state, feed, recipe, objective)
+            row |= {f'average {name}': value for name, value in measured(state.average.module).items()}
+        state.history.append(dict(epoch=len(state.history)+1)|row)
+        if recipe.select: state.keep_best(recipe.select)
+        state.save(path/'state.pt')
+
+# %% ../nbs/api/06_train.ipynb #c114ee1a
+def _open(identity:dict, recipe:Recipe, state:State, device:torch.device, passed:Callable)->Path:
+    "The folder of a run; where it has a checkpoint the state goes on from there, and `passed` is told by how many epochs"
+    path, before = run_folder(identity), len(state.history)
+    if (path/'state.pt').exists():
+        state.load(path/'state.pt', device)
+        passed(len(state.history)-before)
+    else: replace_file(path/'recipe.json', lambda file: file.write(json.dumps(dict(identity, recipe=asdict(recipe)), indent=1).encode()))
+    return path
+
+# %% ../nbs/api/06_train.ipynb #7baccd92
+def _fit(recipe:Recipe, splits:Splits, measure:dict|Callable, objective:Callable|Phases, device:torch.device, bar)->Run:
     "`fit` for one settled recipe, with a bar to move"
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
     if len(train) < recipe.batch_size: raise ValueError(f'{recipe} has {len(train)} images; expected at least one batch of {recipe.batch_size}')
     data, precision = _describe(train), _precision(recipe, device)
     measure = measure(recipe) if callable(measure) else measure
-    identity = _identity(recipe, data, precision, device, measure, objective)
-    path, steps = run_folder(identity), len(train)//recipe.batch_size
+    identity, steps = _identity(recipe, data, precision, device, measure, objective), len(train)//recipe.batch_size
     feed, permutation = _feed(recipe, train, device)
+    options = dict(recipe=recipe, feed=feed, measured=partial(_measurements, valid=splits.valid, measure=measure), precision=precision, tick=bar.update)
     bar.set_description(str(recipe))
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         state = _start(recipe, feed, len(train.classes), steps*recipe.epochs, device)
-        if (path/'state.pt').exists(): state.load(path/'state.pt', device)
-        else: replace_file(path/'recipe.json', lambda file: file.write(json.dumps(dict(identity, recipe=asdict(recipe)), indent=1).encode()))
-        bar.update(len(state.history)*steps)
-        while len(state.history) < recipe.epochs:
-            row = _epoch(state, feed, recipe, objective, precision, bar.update)
-            state.history.append(dict(epoch=len(state.history)+1)|row|_measurements(state.model, splits.valid, measure))
-            state.save(path/'state.pt')
-    return Run(recipe, state.model.eval(), state.history, path, data, permutation, identity['objective'])
+        open_run = partial(_open, recipe=recipe, state=state, device=device, passed=lambda epochs: bar.update(epochs*steps))
+        if isinstance(objective, Phases):
+            until = first_epoch(objective.start, recipe.epochs)
+            shared = dict(identity, objective=describe_objective(objective.first), until=until)
+            if not (run_folder(identity)/'state.pt').exists(): _advance(state, open_run(shared), until, objective=objective.first, **options)
+            objective = objective.then
+        path = open_run(identity)
+        _advance(state, path, recipe.epochs, objective=objective, **options)
+    networks = state.networks()
+    return Run(recipe, networks['last'], state.history, path, data, permutation, identity['objective'], networks)
