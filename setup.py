@@ -6,7 +6,7 @@ ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 facts = ini['freqnb']
 
-COMMANDS = dict(reproduce='cli', report='cli', lab='cli', save='cli', train='cli', data='cli', docs='site', bench='bench')
+COMMANDS = dict(reproduce='cli', report='cli', lab='cli', save='cli', train='cli', robust='cli', data='cli', docs='site', bench='bench')
 
 setup(
     author=facts['author'],

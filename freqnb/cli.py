@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPERS', 'notebooks_folder', 'paper_notebooks', 'execute', 'reproduce', 'save', 'report', 'lab', 'data',
-           'parse_depth', 'train', 'commands', 'parse', 'main']
+           'parse_depth', 'train', 'robust', 'commands', 'parse', 'main']
 
 # %% ../nbs/api/11_cli.ipynb #92a74b01
 import os
@@ -12,16 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from torch import nn
 
 from .data import home, replace_file, sources
+from .attacks import parse_eps, pgd
 from .penalties import filter_penalty
-from .recipes import with_penalty
+from .recipes import at_fr_swa, radius, robust_measures, robust_rows, with_penalty
 from .records import Record, read_record, record_folders, repository
 from .records import report as table_of_claims
 from .train import SCALES, Recipe, cross_entropy, fit, pick_device
@@ -194,7 +196,7 @@ def parse_depth(
 # %% ../nbs/api/11_cli.ipynb #8a502063
 def train(
     data:str='fashion_mnist_mini', # A data set's name or path
-    model:str='resnet9', # lenet, alexnet, vgg11, resnet9, resnet18, resnet20 or efficientnet_b0
+    model:str='resnet9', # lenet, alexnet, vgg11, resnet9, resnet18, preact_resnet18, resnet20, wide_resnet34_10 or efficientnet_b0
     width:int=8, # Channels after the network's first layer
     conv:str='plain', # What convolutions learn: plain weights, or cosine coefficients by WD or SD
     basis:str='l1', # Of the cosines: l1 or ortho
@@ -203,7 +205,7 @@ def train(
     depth:str='1/3', # Share of the layers that is penalised; a whole number d for floor(L/d)+1
     epochs:int=8, # Passes over the training images
     batch_size:int=128, # Images a step
-    optimizer:str='sgd', # sgd, adam, adamw, adagrad, adadelta or rmsprop
+    optimizer:str='sgd', # sgd, momentum, adam, adamw, adagrad, adadelta or rmsprop
     lr:float=.1, # Largest learning rate
     weight_decay:float=5e-4, # Decay of the weights
     schedule:str='linear', # After the warm-up: constant, linear, cosine or step
@@ -248,18 +250,58 @@ def _train(options:dict, objective:Callable, device:str|None)->int:
     print(f'weights and history: {run.path}')
     return 0
 
-# %% ../nbs/api/11_cli.ipynb #3f7b86d3
+# %% ../nbs/api/11_cli.ipynb #1944bb7c
+def robust(
+    method:str='AT', # natural, AT, AT-FR, TRADES, MART or AWP
+    scale:str='full', # smoke, demo, full or paper: what is left out below is the scale's own
+    data:str=None, # A data set's name or path
+    model:str=None, # A network, as for train
+    width:int=None, # Channels after the network's first layer
+    eps:str=None, # How far an attack may move a pixel, such as 8/255, in training and after it; the data set's own when left out
+    strength:float=.1, # What the distance of AT-FR is multiplied by: lambda
+    start:float=.75, # Share of the epochs after which that distance counts
+    epochs:int=None, # Passes over the training images
+    batch_size:int=None, # Images a step
+    images:int=None, # Train on the first so many images
+    tested:int=500, # Test images that are attacked
+    seed:int=0, # Decides weights, order and starts
+    device:str=None, # cpu or cuda; the fastest when left out
+)->int: # 0
+    "Train one network against an attack, average its weights, and attack the result"
+    given = dict(data=data, model=model, width=width, epochs=epochs, batch_size=batch_size, images=images, seed=seed)
+    base = replace(at_fr_swa(), scale=scale, **{name: value for name, value in given.items() if value is not None}).settle()
+    distance = parse_eps(eps) if eps else radius(base)
+    rows = robust_rows(base, strength, start, distance)
+    if method not in rows: raise ValueError(f'method is one of {", ".join(rows)}; got {method!r}')
+    return _robust(*rows[method], distance, tested, device)
+
+# %% ../nbs/api/11_cli.ipynb #1b435cd8
+def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, device:str|None)->int:
+    "Train, and attack every network the run keeps"
+    from freqnb.data import load
+    from freqnb.evaluate import accuracy, robust_accuracy
+    splits, where = load(recipe.data), pick_device(device)
+    run = fit(recipe, splits, partial(robust_measures, splits.valid, eps=eps), objective, where)
+    x, y = next(iter(splits.test.batches(tested)))
+    attack = partial(pgd, eps=eps, alpha=eps/4, steps=20, until_broken=True)
+    print(f'{run.recipe}: {run.objective}; {run.seconds:.0f} s of training; test images: {len(y)}')
+    for name, network in run.networks.items():
+        print(f'{name:13} clean {accuracy(network, x, y)}   PGD-20 at {255*eps:g}/255 {robust_accuracy(network, x, y, attack)}')
+    print(f'weights and history: {run.path}')
+    return 0
+
+# %% ../nbs/api/11_cli.ipynb #f03023fc
 def commands()->dict: # Entry points by name
     "Every command that an installed package offers"
     return {point.name: point for point in sorted(entry_points(group='freqnb.commands'), key=lambda point: point.name)}
 
-# %% ../nbs/api/11_cli.ipynb #e1c41ef5
+# %% ../nbs/api/11_cli.ipynb #d9fdbee7
 def _help(offered:dict)->str:
     "What there is to type"
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
     return '\n'.join(['freqnb: frequency bias and robustness of convolutional networks', '', *lines, '', 'freqnb COMMAND --help tells more'])
 
-# %% ../nbs/api/11_cli.ipynb #6c458601
+# %% ../nbs/api/11_cli.ipynb #2e42e518
 def parse(
     command:Callable, # A function with docments
     arguments:Sequence[str], # What was typed after the command's name
@@ -273,7 +315,7 @@ def parse(
     positional = tuple(value for name in several for value in values.pop(name) or ())
     return positional, {name: value for name, value in values.items() if name not in ('pdb', 'xtra')}
 
-# %% ../nbs/api/11_cli.ipynb #4065dda0
+# %% ../nbs/api/11_cli.ipynb #4280c454
 def main(
     arguments:Sequence[str]|None=None, # What was typed after `freqnb`; the command line when None
 )->int: # Exit status: 0 well, 1 something failed, 2 the command line was wrong

@@ -166,3 +166,33 @@ def test_another_line_is_another_run(whole, tmp_path):
     done = train(tmp_path, other)
     assert final(tmp_path)[0] != final(whole)[0]
     assert 'step' in done.stderr and '<' in done.stderr and 'step' not in done.stdout
+
+
+ROBUST = [FREQNB, 'robust', '--method', 'AT-FR', '--scale', 'smoke', '--data', 'planted', '--width', '2', '--images', '512', '--epochs', '8', '--tested', '50',
+          '--seed', '5', '--device', 'cpu']
+
+
+def finals(home):
+    "Every run of a home (a first phase has a folder of its own), without the time it took"
+    states = {file.parent.name: torch.load(file, weights_only=True) for file in checkpoints(home)}
+    for state in states.values():
+        for epoch in state['history']: epoch.pop('seconds')
+    return states
+
+
+def test_adversarial_training_with_averaging_killed_in_both_phases(tmp_path):
+    "Once before frequency regularization and averaging begin, once after: average, best epochs and history end the same"
+    whole, home = tmp_path/'whole', tmp_path/'killed'
+    train(whole, ROBUST)
+    for epochs in (2, 7):
+        process = start(home, ROBUST)
+        wait_for(lambda: max(epochs_done(home), default=0) >= epochs, process)
+        assert kill(process), 'the run was over before it could be killed'
+        check_whole(home)
+        assert epochs <= max(epochs_done(home)) < 8
+    train(home, ROBUST)
+    expected = finals(whole)
+    assert sorted(len(state['history']) for state in expected.values()) == [6, 8]
+    state = max(expected.values(), key=lambda state: len(state['history']))
+    assert int(state['average']['n_averaged']) == 2 and set(state['best']) == {'best', 'best average'}
+    assert finals(home).keys() == expected.keys() and equal(finals(home), expected)
