@@ -174,9 +174,10 @@ def fit_rows(
     rows:Mapping[str,tuple[Recipe,Callable|Phases]], # Recipe and objective of each row
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
     measure:dict|Callable|None=None, # Measurements along training, as for `fit`
+    seeds:int|None=None, # At most so many a row; as many as `replicates` gives when None
 )->dict[str,list[Run]]: # The runs of each row, one a seed
     "Train every row of a table, or load it where it is finished"
-    keys = [(name, recipe, objective) for name, (base, objective) in rows.items() for recipe in replicates(base)]
+    keys = [(name, recipe, objective) for name, (base, objective) in rows.items() for recipe in replicates(base)[:seeds]]
     runs = fit_all([recipe for _, recipe, _ in keys], splits, measure, [objective for *_, objective in keys])
     return {name: [run for (key, *_), run in zip(keys, runs) if key == name] for name in rows}
 
@@ -185,7 +186,8 @@ def fit_robust(
     rows:Mapping[str,tuple[Recipe,Callable|Phases]], # Such as `robust_rows(at_fr_swa())`, or some of them
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
     eps:float|None=None, # Radius of the ball in which validation images are attacked; `radius(recipe)` when None
+    seeds:int|None=None, # At most so many a row
 )->dict[str,list[Run]]: # The runs of each row, one a seed
     "`fit_rows` with `robust_measures` along training"
     splits = splits or load(next(iter(rows.values()))[0].settle().data)
-    return fit_rows(rows, splits, partial(robust_measures, splits.valid, eps=eps))
+    return fit_rows(rows, splits, partial(robust_measures, splits.valid, eps=eps), seeds)
