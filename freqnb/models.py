@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EFFICIENTNET_B0', 'INITS', 'NETS', 'CONVOLUTIONS', 'Normalize', 'conv_block', 'Residual', 'residual_block', 'resnet9',
-           'resnet18', 'resnet20', 'lenet', 'alexnet', 'vgg11', 'efficientnet_b0', 'add_dropout', 'initialize',
-           'create', 'count_parameters', 'evaluating', 'device_of', 'images_at_once', 'predict']
+           'resnet18', 'resnet20', 'PreactResidual', 'preact_resnet18', 'wide_resnet34_10', 'lenet', 'alexnet', 'vgg11',
+           'efficientnet_b0', 'add_dropout', 'initialize', 'create', 'count_parameters', 'evaluating', 'device_of',
+           'images_at_once', 'predict']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
 from collections import OrderedDict
@@ -126,12 +127,69 @@ def resnet20(
     "The CIFAR network of He et al. 2016 (section 4.2): three stages of three blocks"
     return _resnet(classes, channels, width, norm, kernel, (3, 3, 3))
 
-# %% ../nbs/api/03_models.ipynb #f9b3eaa3
+# %% ../nbs/api/03_models.ipynb #d292627b
+def _activation(channels:int, norm:bool)->nn.Sequential:
+    "Batch normalisation, where there is any, and ReLU"
+    return nn.Sequential(*[nn.BatchNorm2d(channels)]*norm, nn.ReLU())
+
+# %% ../nbs/api/03_models.ipynb #78582dc3
+class PreactResidual(nn.Module):
+    "Two 3 x 3 convolutions, each behind its normalisation, added to what came in (He et al. 2016b)"
+    def __init__(self,
+        inputs:int, # Channels in
+        outputs:int, # Channels out
+        stride:int=1, # Step of the first convolution
+        norm:bool=True, # Batch normalisation
+    ):
+        super().__init__()
+        def conv(channels, step, kernel): return nn.Conv2d(channels, outputs, kernel, step, kernel//2, bias=not norm)
+        self.before = _activation(inputs, norm)
+        self.body = nn.Sequential(conv(inputs, stride, 3), *_activation(outputs, norm), conv(outputs, 1, 3))
+        self.shortcut = None if stride == 1 and inputs == outputs else conv(inputs, stride, 1)
+
+    def forward(self, x:Tensor)->Tensor:
+        ready = self.before(x)
+        return self.body(ready)+(x if self.shortcut is None else self.shortcut(ready))
+
+# %% ../nbs/api/03_models.ipynb #0aac9d83
+def _preact_resnet(classes:int, channels:int, width:int, norm:bool, kernel:int, depth:int, widths:Sequence[int])->nn.Sequential:
+    "Pre-activation network: `depth` blocks a stage, each stage after the first half as large, `widths` times as wide as the stem"
+    stem = nn.Sequential(OrderedDict(conv=conv_block(channels, width, norm=norm, kernel=kernel).conv))
+    stages, inputs = OrderedDict(stem=stem), width
+    for i, outputs in enumerate(width*o for o in widths):
+        blocks = [PreactResidual(inputs if j == 0 else outputs, outputs, 2 if i and j == 0 else 1, norm) for j in range(depth)]
+        stages[f'stage{i+1}'], inputs = nn.Sequential(*blocks), outputs
+    stages[f'stage{len(widths)}'].extend(_activation(inputs, norm))
+    return nn.Sequential(stages|dict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(inputs, classes)))
+
+# %% ../nbs/api/03_models.ipynb #586b68ac
+def preact_resnet18(
+    classes:int, # Number of logits
+    channels:int, # Channels of the images
+    width:int=64, # Channels after the stem
+    norm:bool=True, # Batch normalisation
+    kernel:int=3, # Side of the first layer's kernels
+)->nn.Sequential: # From normalised images to logits
+    "ResNet-18 for small images with normalisation in front of each convolution: four stages of two blocks (He et al. 2016b)"
+    return _preact_resnet(classes, channels, width, norm, kernel, 2, (1, 2, 4, 8))
+
+# %% ../nbs/api/03_models.ipynb #2156331c
+def wide_resnet34_10(
+    classes:int, # Number of logits
+    channels:int, # Channels of the images
+    width:int=16, # Channels after the stem; 10, 20 and 40 times as many in the stages
+    norm:bool=True, # Batch normalisation
+    kernel:int=3, # Side of the first layer's kernels
+)->nn.Sequential: # From normalised images to logits
+    "Wide residual network of 34 layers and ten times the width: three stages of five blocks (Zagoruyko and Komodakis 2016)"
+    return _preact_resnet(classes, channels, width, norm, kernel, 5, (10, 20, 40))
+
+# %% ../nbs/api/03_models.ipynb #e021f6bc
 def _linear_head(*sizes:int)->nn.Sequential:
     "Linear layers from each size to the next, rectified in between"
     return nn.Sequential(*[layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.ReLU())][:-1])
 
-# %% ../nbs/api/03_models.ipynb #92125406
+# %% ../nbs/api/03_models.ipynb #3329a026
 def lenet(
     classes:int, # Number of logits
     channels:int, # Channels of the images
@@ -146,7 +204,7 @@ def lenet(
         stage2=nn.Sequential(conv_block(width, second, 1, norm, kernel=5), nn.MaxPool2d(2)),
         pool=nn.AdaptiveAvgPool2d(5), flatten=nn.Flatten(), head=_linear_head(25*second, 20*width, 14*width, classes)))
 
-# %% ../nbs/api/03_models.ipynb #6d47b774
+# %% ../nbs/api/03_models.ipynb #a811ce7d
 def alexnet(
     classes:int, # Number of logits
     channels:int, # Channels of the images
@@ -162,7 +220,7 @@ def alexnet(
         stage3=nn.Sequential(block(3, 6), block(6, 4), block(4, 4), nn.MaxPool2d(2, ceil_mode=True)),
         pool=nn.AdaptiveAvgPool2d(3), flatten=nn.Flatten(), head=_linear_head(36*width, 64*width, 64*width, classes)))
 
-# %% ../nbs/api/03_models.ipynb #0dbc73a0
+# %% ../nbs/api/03_models.ipynb #dd06a6a2
 def vgg11(
     classes:int, # Number of logits
     channels:int, # Channels of the images
@@ -179,11 +237,11 @@ def vgg11(
         stage4=stage(4, 8, 8), stage5=stage(8, 8, 8), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(),
         head=_linear_head(8*width, 64*width, 64*width, classes)))
 
-# %% ../nbs/api/03_models.ipynb #ad8767de
+# %% ../nbs/api/03_models.ipynb #7680dd0d
 EFFICIENTNET_B0 = ((1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3), (6, 5, 1, 80, 112, 3),
                    (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1))
 
-# %% ../nbs/api/03_models.ipynb #f3d8d57a
+# %% ../nbs/api/03_models.ipynb #e94d04ad
 def efficientnet_b0(
     classes:int, # Number of logits
     channels:int, # Channels of the images
@@ -202,7 +260,7 @@ def efficientnet_b0(
     stages = OrderedDict((f'stage{i}', stage) for i, stage in enumerate(net.features[1:], 1))
     return nn.Sequential(OrderedDict(stem=net.features[0], **stages, pool=net.avgpool, flatten=nn.Flatten(), head=net.classifier))
 
-# %% ../nbs/api/03_models.ipynb #91395149
+# %% ../nbs/api/03_models.ipynb #ada14505
 def add_dropout(
     net:nn.Sequential, # A network with a linear `head`; changed in place
     rate:float, # Share of the features dropped while training
@@ -214,10 +272,10 @@ def add_dropout(
     net.head = nn.Sequential(*[part for layer in layers for part in ([nn.Dropout(rate)] if isinstance(layer, nn.Linear) else [])+[layer]])
     return net
 
-# %% ../nbs/api/03_models.ipynb #204836b7
+# %% ../nbs/api/03_models.ipynb #747de0c1
 INITS = ('default', 'xavier')
 
-# %% ../nbs/api/03_models.ipynb #d134d900
+# %% ../nbs/api/03_models.ipynb #8c895d36
 def initialize(
     model:nn.Module, # Its convolutions and linear layers are drawn anew, in place
     init:str, # One of `INITS`: 'default' leaves PyTorch's own; 'xavier'
@@ -230,16 +288,16 @@ def initialize(
             if layer.bias is not None: nn.init.zeros_(layer.bias)
     return model
 
-# %% ../nbs/api/03_models.ipynb #86d852e0
-NETS = dict(lenet=lenet, alexnet=alexnet, vgg11=vgg11, resnet9=resnet9, resnet18=resnet18, resnet20=resnet20,
-            efficientnet_b0=efficientnet_b0)
+# %% ../nbs/api/03_models.ipynb #6a1ecd92
+NETS = dict(lenet=lenet, alexnet=alexnet, vgg11=vgg11, resnet9=resnet9, resnet18=resnet18, resnet20=resnet20, preact_resnet18=preact_resnet18,
+            wide_resnet34_10=wide_resnet34_10, efficientnet_b0=efficientnet_b0)
 
-# %% ../nbs/api/03_models.ipynb #bbbd1938
+# %% ../nbs/api/03_models.ipynb #b098779d
 CONVOLUTIONS = dict(plain=None, WD=DCTConv2d, SD=DCTSignalConv2d)
 
-# %% ../nbs/api/03_models.ipynb #b74fdce1
+# %% ../nbs/api/03_models.ipynb #a27de937
 def create(
-    name:str, # One of `NETS`: 'lenet', 'alexnet', 'vgg11', 'resnet9', 'resnet18', 'resnet20', 'efficientnet_b0'
+    name:str, # One of `NETS`: 'lenet', 'alexnet', 'vgg11', 'resnet9', 'resnet18', 'resnet20', 'preact_resnet18', 'wide_resnet34_10', 'efficientnet_b0'
     classes:int=10, # Number of logits
     channels:int=3, # Channels of the images: 1 or 3
     mean:Sequence[float]|None=None, # Mean of the training pixels, one number a channel; .5 when left out
@@ -259,14 +317,14 @@ def create(
     normalize = Normalize(mean or [.5]*channels, std or [.25]*channels)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))
 
-# %% ../nbs/api/03_models.ipynb #0f9d69a3
+# %% ../nbs/api/03_models.ipynb #177da375
 def count_parameters(
     model:nn.Module, # Any network
 )->int: # Number of trainable numbers
     "How many parameters `model` learns"
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/api/03_models.ipynb #033cf26f
+# %% ../nbs/api/03_models.ipynb #59f27174
 @contextmanager
 def evaluating(
     model:nn.Module, # Any network
@@ -277,7 +335,7 @@ def evaluating(
     finally:
         for module, training in modes.items(): module.training = training
 
-# %% ../nbs/api/03_models.ipynb #fed158b1
+# %% ../nbs/api/03_models.ipynb #23aca31f
 def device_of(
     model:Callable, # A module, or any function
     x:Tensor, # Images for it
@@ -285,14 +343,14 @@ def device_of(
     "Where a model computes"
     return next((p.device for p in model.parameters()), x.device) if isinstance(model, nn.Module) else x.device
 
-# %% ../nbs/api/03_models.ipynb #dc179351
+# %% ../nbs/api/03_models.ipynb #f154363b
 def images_at_once(
     device:torch.device, # Where to compute
 )->int: # A batch size
     "How many images to take at a time where nobody said: few on a CPU, which has small caches"
     return 100 if device.type == 'cpu' else 1000
 
-# %% ../nbs/api/03_models.ipynb #3e0ec960
+# %% ../nbs/api/03_models.ipynb #084f7750
 def predict(
     model:Callable, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device
@@ -301,7 +359,7 @@ def predict(
     "Logits of all images, batch by batch, without gradients"
     with evaluating(model) if isinstance(model, nn.Module) else nullcontext(): return _predict(model, x, batch_size, device_of(model, x))
 
-# %% ../nbs/api/03_models.ipynb #2fdf3515
+# %% ../nbs/api/03_models.ipynb #f27bebc6
 @torch.no_grad()
 def _predict(model:Callable, x:Tensor, batch_size:int|None, device:torch.device)->Tensor:
     "Logits of `x`, moved to `device` a batch at a time; uint8 pixels become [0, 1]"

@@ -1,4 +1,5 @@
 """The laws of `freqnb.attacks`, for whatever shapes, norms and distances hypothesis thinks of."""
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -7,14 +8,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from freqnb.attacks import LOSSES, MEMBERS, NORMS, Budget, _tiles, autoattack, dlr, fgsm, margin, parse_eps, pgd, project, random_in_ball, square, steepest
-from freqnb.models import create, predict
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from freqnb.attacks import (LOSSES, MEMBERS, NORMS, Budget, _crafting, _divergence, _folding, _tiles, apgd, autoattack, dlr, fgsm, margin, parse_eps, pgd, pgd_kl, project,
+                            random_in_ball, square, steepest)
+from freqnb.layers import to_dct
+from freqnb.models import create, evaluating, predict
 
 side, channels, seed = st.integers(1, 9), st.sampled_from([1, 3]), st.integers(0, 2**31)
 norm, loss, eps = st.sampled_from(NORMS), st.sampled_from(tuple(LOSSES)), st.floats(0, 1)
 dtype = st.sampled_from([torch.float32, torch.float64])
 laws = settings(deadline=None, max_examples=60)
 ATTACKS = dict(fgsm=fgsm, linf=pgd, l2=partial(pgd, norm='l2'), restarts=partial(pgd, restarts=3), until_broken=partial(pgd, until_broken=True),
+               kl=pgd_kl, apgd=partial(apgd, steps=10), apgd_l2=partial(apgd, norm='l2', steps=10),
                square=partial(square, queries=10),
                autoattack=partial(autoattack, version=Budget(steps=3, targets=2, queries=5)), fab=partial(autoattack, version=Budget('fab', steps=2), norm='l2'))
 each_attack = pytest.mark.parametrize('attack', ATTACKS.values(), ids=ATTACKS)
@@ -204,8 +211,10 @@ def test_only_seed_none_touches_the_global_random_state():
     model, (x, y), state = small(), images(4, 1, 12, 12), torch.get_rng_state()
     for attack in ATTACKS.values(): attack(model, x, y, .05)
     assert torch.equal(torch.get_rng_state(), state)
-    pgd(model, x, y, .05, seed=None)
-    assert not torch.equal(torch.get_rng_state(), state)
+    for attack in (pgd, pgd_kl, partial(apgd, steps=2)):
+        torch.set_rng_state(state)
+        attack(model, x, predict(model, x).argmax(1), .05, seed=None)
+        assert not torch.equal(torch.get_rng_state(), state)
 
 
 def test_silence_and_the_bar(capfd):
@@ -406,3 +415,170 @@ def test_the_ratio_needs_classes(classes, targeted):
 def test_a_distance_in_words(text):
     assert parse_eps('8/255') == 8/255 and parse_eps('0.5') == .5
     with pytest.raises(ValueError, match=f"eps is '{text}'.*8/255"): parse_eps(text)
+
+
+@laws
+@given(st.integers(1, 6), channels, side, side, eps, norm, loss, dtype, st.integers(1, 12), st.integers(1, 3), st.integers(1, 7), seed)
+def test_apgd_stays_inside_and_leaves_what_is_wrong(n, c, h, w, eps, norm, loss, dtype, steps, restarts, batch_size, seed):
+    (x, y), model, state = images(n, c, h, w, seed=seed, dtype=dtype), network(n, c, h, w, seed=seed, dtype=dtype), torch.get_rng_state()
+    attack = partial(apgd, model, x, y, eps, norm, loss, steps, restarts, seed, batch_size)
+    attacked, wrong = attack(), predict(model, x).argmax(1) != y
+    assert attacked.dtype == dtype and not attacked.requires_grad and inside(attacked, x, eps, norm) and torch.equal(attacked, attack())
+    assert torch.equal(attacked[wrong], x[wrong]) and (eps > 0 or torch.equal(attacked, x)) and torch.equal(torch.get_rng_state(), state)
+
+
+@laws
+@given(st.integers(1, 6), channels, side, side, eps, norm, dtype, st.integers(1, 4), st.integers(1, 7), seed)
+def test_pgd_kl_stays_inside_and_asks_for_no_label(n, c, h, w, eps, norm, dtype, steps, batch_size, seed):
+    (x, y), model = images(n, c, h, w, seed=seed, dtype=dtype), network(n, c, h, w, seed=seed, dtype=dtype)
+    attack = partial(pgd_kl, model, x, eps=eps, steps=steps, norm=norm, seed=seed, batch_size=batch_size)
+    attacked = attack(y)
+    assert attacked.dtype == dtype and not attacked.requires_grad and inside(attacked, x, eps, norm)
+    assert torch.equal(attacked, attack((y + 1) % 5)) and (eps > 0 or torch.equal(attacked, x))
+
+
+@laws
+@given(side, side, st.floats(0, .2), norm, loss, st.integers(1, 30), seed)
+def test_apgd_finds_the_worst_of_a_linear_network(h, w, eps, norm, loss, steps, seed):
+    "For `linf` the first step is enough, whatever the direction; for `l2` it turns towards the weights. In 32 bits a loss below 1e-7 is none, hence the scale"
+    x, _ = images(4, 1, h, w, seed=seed, dtype=torch.float64)
+    x, y = .25 + x/2, torch.zeros(4, dtype=torch.long)
+    weights = torch.randn(1, h, w, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+    weights = weights/weights.abs().sum()
+    def model(o): return torch.stack([1 + 0*o[:, 0, 0, 0], (o*weights).sum((1, 2, 3)), 0*o[:, 0, 0, 0] - 3], 1)
+    attacked = apgd(model, x, y, eps, norm, loss, steps, seed=seed)
+    if norm == 'linf': assert (attacked - x - eps*weights.sign()).abs().max() < 1e-12 or eps < 1e-5
+    else: assert bool(((attacked - x)*weights).sum((1, 2, 3)).min() >= (.5 if steps < 10 else .98)*eps*weights.norm() - 1e-6)
+
+
+@pytest.mark.parametrize('distance', [.005, .02, .05])
+def test_apgd_is_no_weaker_than_fgsm(distance):
+    model, x, y = trained('resnet9', seed=1)
+    held = [(predict(model, o).argmax(1) == y).sum() for o in (fgsm(model, x, y, distance), *(apgd(model, x, y, distance, loss=o, steps=20) for o in LOSSES))]
+    assert max(held[1:]) <= held[0] <= (predict(model, x).argmax(1) == y).sum()
+
+
+def test_apgd_asks_only_what_is_left():
+    "The start breaks five of eight images; each of the others is asked at the start and after each step, in batches that are filled up"
+    x, y, seen = torch.full((8, 1, 4, 4), .5), torch.zeros(8, dtype=torch.long), []
+    x[:5] = .8
+    def model(o):
+        if o.requires_grad: seen.append(len(o))
+        lead = torch.where(o.mean((1, 2, 3)) > .65, (o - .8).abs().sum((1, 2, 3)), o.sum((1, 2, 3)) - 10)
+        return torch.stack([torch.full_like(lead, .01), lead, 0*lead - 20], 1)
+    attacked = apgd(model, x, y, .1, steps=4, batch_size=3, loss='margin')
+    assert sum(seen) == 5 + 3*(4 + 1) and max(seen) == 3 and bool((model(attacked).argmax(1)[:5] == 1).all())
+    assert (attacked[5:] - .6).abs().max() < 1e-6
+
+
+def test_pgd_kl_leads_away_from_the_answer():
+    model, x, y = trained('resnet9', seed=1)
+    answer = predict(model, x).softmax(1)
+    for norm, eps in (('linf', .02), ('l2', .2)):
+        random = project(random_in_ball(x, eps, norm, torch.Generator().manual_seed(0)), x, eps, norm)
+        near, far = (_divergence(predict(model, o), answer).mean() for o in (random, pgd_kl(model, x, y, eps, norm=norm)))
+        assert far > 2*near > 0
+
+
+def settled(model, channels=1):
+    "A network whose normalisation does something, in 64 bits"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                for o, low, high in ((norm.running_mean, -.5, .5), (norm.running_var, .5, 2), (norm.weight, .5, 2), (norm.bias, -.5, .5)):
+                    if o is not None: nn.init.uniform_(o, low, high)
+    return model.double().eval()
+
+
+def block(conv=None, norm=None):
+    return nn.Sequential(conv or nn.Conv2d(1, 4, 3), norm or nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+
+class Taps(nn.Module):
+    "Calls its layers one by one"
+    def __init__(self): super().__init__(); self.layers = block()
+    def forward(self, x):
+        for layer in self.layers: x = layer(x)
+        return x
+
+
+class Other(nn.Module):
+    "Calls a network with other weights than its own"
+    def __init__(self): super().__init__(); self.net = block()
+    def forward(self, x): return torch.func.functional_call(self.net, {'0.weight': 2*self.net[0].weight}, x)
+
+
+class Twice(nn.Conv2d):
+    def forward(self, x): return 2*super().forward(x)
+
+
+def hooked(where):
+    "A layer, or the whole, with a hook that doubles what comes out"
+    net = block()
+    (net if where is None else net[where]).register_forward_hook(lambda module, given, result: 2*result)
+    return net
+
+
+def replaced():
+    net = block()
+    net[0].forward = lambda x: 2*nn.Conv2d.forward(net[0], x)
+    return net
+
+
+FOLDED = dict(plain=block(), bias=block(nn.Conv2d(1, 4, 3, bias=False)), affine=block(norm=nn.BatchNorm2d(4, affine=False)), padding=block(nn.Conv2d(1, 4, 3, 2, 1, padding_mode='reflect')),
+              groups=nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), *block(nn.Conv2d(4, 4, 3, groups=2))), cosines=to_dct(block()),
+              activation_hook=hooked(2), outer_hook=nn.Sequential(hooked(None)))
+LEFT = dict(taps=Taps(), parametrized=block(parametrizations.weight_norm(nn.Conv2d(1, 4, 3))), subclass=block(Twice(1, 4, 3)), no_statistics=block(norm=nn.BatchNorm2d(4, track_running_stats=False)),
+            conv_hook=hooked(0), norm_hook=hooked(1), replaced=replaced(), parallel=nn.DataParallel(block()), other=Other())
+
+
+@pytest.mark.parametrize('model, folds', [*((o, True) for o in FOLDED.values()), *((o, False) for o in LEFT.values())], ids=[*FOLDED, *LEFT])
+def test_folding_changes_no_answer(model, folds):
+    "Where it is not the same, normalisation runs as before; afterwards nothing is left of it"
+    model, x, seen = settled(model), images(3, 1, 4, 4, dtype=torch.float64)[0], []
+    before, state, expected = [dict(vars(o)) for o in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}, model(x)
+    forward = nn.BatchNorm2d.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.BatchNorm2d, 'forward', lambda self, o: seen.append(1) or forward(self, o))
+        with _crafting(model): answer = model(x)
+    assert (answer - expected).abs().max() < 1e-12 and len(seen) == (not folds)
+    assert torch.equal(model(x), expected) and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert [set(vars(o)) for o in model.modules()] == [set(o) for o in before]
+
+
+@pytest.mark.parametrize('conv', ['plain', 'WD'])
+@pytest.mark.parametrize('precision', [None, torch.bfloat16])
+def test_a_folded_attack_is_the_same_attack(conv, precision):
+    "In 64 bits image by image; equal seeds give equal images in any precision, and an error leaves nothing behind"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, (x, y) = create('resnet9', width=4, channels=1, conv=conv), images(8, 1, 12, 12, dtype=torch.float64)
+    model, attack = settled(model), partial(pgd, steps=5, eps=.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('freqnb.attacks._folding', lambda model: nullcontext())
+        plain = attack(model, x, y)
+    assert ((attack(model, x, y) - plain).abs() > 1e-9).sum() == 0
+    model.float()
+    with torch.autocast('cpu', precision, enabled=precision is not None):
+        assert torch.equal(*(attack(model, x.float(), y) for _ in range(2)))
+    with pytest.raises(RuntimeError): attack(model, x.float().repeat(1, 2, 1, 1), y)
+    assert not any('forward' in vars(o) for o in model.modules())
+
+
+def test_an_attack_within_an_attack():
+    "The inner one leaves the folding of the outer one to it"
+    model, (x, y) = settled(create('resnet9', width=4, channels=1)), images(4, 1, 12, 12, dtype=torch.float64)
+    expected = pgd(model, x, y, .02)
+    with _crafting(model):
+        folded = [vars(o).get('forward') for o in model.modules()]
+        assert torch.equal(pgd(model, x, y, .02), expected) and any(folded)
+        assert [vars(o).get('forward') for o in model.modules()] == folded
+    assert not any('forward' in vars(o) for o in model.modules())
+
+
+def test_a_compiled_network_is_left_alone():
+    for model in (nn.Sequential(block()), block()):
+        model[0].compile(backend='eager')
+        before = [dict(vars(o)) for o in model.modules()]
+        with evaluating(model), _folding(model): assert [dict(vars(o)).keys() for o in model.modules()] == [o.keys() for o in before]
