@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'MARKERS', 'LINES', 'GREY', 'LOOK', 'BESIDE', 'style', 'figure_of', 'png', 'Picture', 'alt', 'displayed',
-           'show_images', 'show_spectrum', 'plot_masks', 'kernel_picture', 'plot_curves', 'plot_training', 'plot_bars']
+           'show_images', 'show_spectrum', 'plot_masks', 'kernel_picture', 'plot_curves', 'plot_frequency_maps',
+           'plot_training', 'plot_bars']
 
 # %% ../nbs/api/09_plots.ipynb #c162a229
 from base64 import b64encode
@@ -263,7 +264,29 @@ def plot_curves(
         ax.legend(**BESIDE if len(curves) > 3 else {})
     return ax
 
-# %% ../nbs/api/09_plots.ipynb #e25a8939
+# %% ../nbs/api/09_plots.ipynb #7875d64d
+def plot_frequency_maps(
+    maps:Tensor, # Values `(N, H, W)` over the centred spectrum
+    titles:list[str], # A title for each map
+    label:str, # What the values are
+    columns:int=4, # Maps in a row
+    limits:tuple[float, float]|None=None, # Ends of the colour scale; the smallest and the largest value when None
+    axes:Any=None, # Axes to draw on; None for a new figure
+)->np.ndarray: # Axes, one for each map
+    "Draw what happens at each frequency, zero frequency in the middle"
+    if maps.ndim != 3: raise ValueError(f'maps are {tuple(maps.shape)}; expected (N, H, W)')
+    low, high = limits or (float(maps.min()), float(maps.max()))
+    with style():
+        axes = _grid(axes, len(maps), columns, 1.9, maps.shape[1:], titles)
+        for ax, values in zip(axes, _array(maps)):
+            image = ax.imshow(values, extent=_frequency_extent(*values.shape), vmin=low, vmax=high)
+            ax.set_xticks([-(values.shape[1]//4), 0, values.shape[1]//4])
+            ax.set_yticks([])
+            ax.set_xlabel('cycles per image')
+        figure_of(axes).colorbar(image, ax=axes, label=label, shrink=.8)
+    return axes
+
+# %% ../nbs/api/09_plots.ipynb #7f0bfe2e
 def _seeds(
     histories:Sequence[list[dict]], # One history for each seed, of equal length
     name:str, # What was measured
@@ -272,7 +295,7 @@ def _seeds(
     if not all(name in row for history in histories for row in history): return None
     return np.array([[row[name] for row in history] for history in histories])
 
-# %% ../nbs/api/09_plots.ipynb #6c24de37
+# %% ../nbs/api/09_plots.ipynb #9e3c55de
 def _training_lines(
     radii:Sequence[float], # As in `band_measures`
 )->list[tuple]: # Name in the history, label, colour and line
@@ -283,7 +306,7 @@ def _training_lines(
     return whole+[(f'{part} {r:g}', f'{shown}, r = {r:g}', colour, line) for part, shown, line in (('low', 'LFC', '-'), ('high', 'HFC', '--'))
                   for r, colour in zip(radii, colours)]
 
-# %% ../nbs/api/09_plots.ipynb #328345ea
+# %% ../nbs/api/09_plots.ipynb #9a900394
 def plot_training(
     panels:dict[str, Sequence[list[dict]]], # For each title the histories of its seeds
     radii:Sequence[float], # Radii of the bands that were measured
@@ -308,7 +331,7 @@ def plot_training(
         figure_of(axes).legend(handles, labels, loc='outside right upper')
     return axes
 
-# %% ../nbs/api/09_plots.ipynb #5ae721d1
+# %% ../nbs/api/09_plots.ipynb #2ef400b6
 def plot_bars(
     values:dict[str, Estimate], # What was measured, by label
     xlabel:str, # What the values are

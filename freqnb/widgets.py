@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HANDLER', 'STILL', 'FRAMES', 'SECONDS', 'LINE', 'GAP', 'pixels', 'encode', 'static', 'Explorer', 'confidences',
-           'explore_split', 'explore_svd']
+           'explore_split', 'explore_svd', 'tiles']
 
 # %% ../nbs/api/10_widgets.ipynb #55974b76
 import json, os
@@ -439,3 +439,27 @@ def explore_svd(
     text = f'{len(x)} image(s): the original, its first singular components and the rest, with their energy'
     return _explore_parts(svd_split, x, 'rank', ranks, ('first {}', 'the rest'), model, classes, y,
                           alt or text + (' and the three likeliest classes' if model else ''))
+
+# %% ../nbs/api/10_widgets.ipynb #1d67abd4
+def tiles(
+    x:Tensor, # Images `(N, 1 or 3, H, W)`, in [0, 1]
+    texts:Sequence[str], # The lines above each image
+    columns:int=4, # Images in a row
+    factor:int=5, # Pixels along each side of a pixel
+    title:str='', # Lines above all of them
+)->np.ndarray: # Bytes `(h, w)` or `(h, w, 3)`
+    "Images in rows, each under its lines of text"
+    from PIL import Image, ImageDraw
+    if len(texts) != len(x): raise ValueError(f'{len(texts)} texts for {len(x)} images')
+    above, line, font = (len(title.splitlines()) + .5*bool(title))*LINE, LINE - 6, _font(11)
+    head = line*max(len(text.splitlines()) for text in texts) + 2
+    across, down = x.shape[3]*factor + GAP, x.shape[2]*factor + head + GAP
+    size = across*min(columns, len(x)) - GAP, round(above) + down*-(-len(x) // columns) - GAP
+    canvas = Image.new('RGB' if x.shape[1] == 3 else 'L', size, 'white')
+    draw = ImageDraw.Draw(canvas)
+    for i, words in enumerate(title.splitlines()): draw.text((0, i*LINE), words, 0, _font(13))
+    for i, (image, text) in enumerate(zip(x, texts)):
+        left, top = i % columns*across, round(above) + i // columns*down
+        for j, words in enumerate(text.splitlines()): draw.text((left, top + j*line), words, 0, font)
+        canvas.paste(Image.fromarray(pixels(image).repeat(factor, 0).repeat(factor, 1)), (left, top + head))
+    return np.asarray(canvas)
