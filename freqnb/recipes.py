@@ -82,7 +82,7 @@ def at_fr_swa(
 )->Recipe: # At the scale and on the data that the reader chose
     "The training of Huang et al. 2022 at four scales; what is minimised is handed in, as in `robust_rows`"
     base = dict(
-        data=_scaled('fashion_mnist_mini', 'cifar10'), model=_scaled('resnet9', 'wide_resnet34_10'), images=dict(smoke=128, demo=2000, full=None, paper=None),
+        data=_scaled('fashion_mnist_mini', 'cifar10'), model=_scaled('resnet9', 'wide_resnet34_10'), images=dict(smoke=128, demo=1200, full=None, paper=None),
         optimizer='momentum', lr=.1, weight_decay=5e-4, batch_size=_scaled(64, 128), schedule='step', milestones=(.75, .9), warmup=_scaled(.1, 0.), label_smoothing=0.,
         epochs=dict(smoke=4, demo=4, full=12, paper=100), pad=_scaled(0, 4), flip=_scaled(False, True), swa=.75, select='robust accuracy')
     return chosen(Recipe(**base|changes))
