@@ -362,7 +362,7 @@ def _apgd_pair(eps:float, steps:int=100)->tuple[Callable,Callable]: # Ours, and 
             lambda model: APGDAttack(model, n_iter=steps, norm='Linf', n_restarts=1, eps=eps, loss='ce', device=torch.device('cpu')).perturb)
 
 # %% ../nbs/api/13_bench.ipynb #8b98f916
-def _robust(pair:Callable, eps:float, recipe:Recipe=SMALL, n:int=1_000, batch_size:int=100, apart:float=.02)->tuple[Callable,Callable]:
+def _robust(pair:Callable, eps:float, recipe:Recipe=SMALL, n:int=1_000, batch_size:int=100, apart:float=.01)->tuple[Callable,Callable]:
     "Robust accuracy of a trained small network, equal but for what other random starts do"
     attack, peer_of = pair(eps)
     model, x, y = _attacked(recipe, n)
@@ -499,11 +499,11 @@ def _cosine_rows()->list[Row]:
 def _attack_rows()->list[Row]:
     "Attacks"
     robust = 'robust accuracy of a small ResNet-9 by {} steps at {}/255; peer: {}'
-    attacks = (('robust', _pgd_pair, 'PGD of 20', 'torchattacks', .40, .70), ('apgd', _apgd_pair, 'Auto-PGD of 100', 'pyautoattack', .30, .55))
+    attacks = (('robust', _pgd_pair, 'PGD of 20', 'torchattacks', .01, .40, .70), ('apgd', _apgd_pair, 'Auto-PGD of 100', 'pyautoattack', .02, .30, .55))
     return [
         Row('pgd', '3 steps of PGD on 64 images, ResNet-18; peer: torchattacks', .85, _pgd),
-        *(Row(f'{name}{suffix}', robust.format(what, eps, peer), goal, partial(_robust, pair, eps/255), long=True)
-          for name, pair, what, peer, *goals in attacks for suffix, eps, goal in zip(('', '_small'), (8, 2), goals))]
+        *(Row(f'{name}{suffix}', robust.format(what, eps, peer), goal, partial(_robust, pair, eps/255, apart=apart), long=True)
+          for name, pair, what, peer, apart, *goals in attacks for suffix, eps, goal in zip(('', '_small'), (8, 2), goals))]
 
 # %% ../nbs/api/13_bench.ipynb #20cff62f
 def hot_paths(

@@ -468,17 +468,17 @@ def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
 def estimate_norm(
     model:nn.Module, # Its batch-norm statistics are changed, nothing else
     feed:Callable, # From a batch size to pairs of images and labels
-    objective:Callable|None=None, # `(model, x) -> anything`, whose passes in training mode are averaged; the clean images alone when None
+    objective:Callable|None=None, # `(model, x, y) -> anything`, whose passes in training mode are averaged; the clean images alone when None
 )->None:
     "Estimate batch-norm statistics anew, as plain means over one pass (Izmailov et al. 2018, section 3)"
     update_bn((x for x, _ in feed(500)), model)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     if objective is None or not layers: return
-    momenta = [layer.momentum for layer in layers]
+    momenta, training = [layer.momentum for layer in layers], model.training
     for layer in layers: layer.momentum = None; layer.num_batches_tracked.zero_()
     model.train()
     for x, y in feed(500): objective(model, x, y)
-    model.eval()
+    model.train(training)
     for layer, momentum in zip(layers, momenta): layer.momentum = momentum
 
 # %% ../nbs/api/06_train.ipynb #1526d30c
