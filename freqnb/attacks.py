@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'NORMS', 'FOLDING', 'ELSEWHERE', 'MEMBERS', 'margin', 'dlr', 'steepest', 'project', 'random_in_ball',
-           'parse_eps', 'pgd', 'fgsm', 'pgd_kl', 'apgd', 'square', 'Budget', 'autoattack']
+           'parse_eps', 'pgd', 'fgsm', 'divergence', 'pgd_kl', 'apgd', 'square', 'Budget', 'autoattack']
 
 # %% ../nbs/api/05_attacks.ipynb #981fe4cc
 import logging
@@ -423,16 +423,19 @@ def fgsm(
     "`x` plus `eps` times the sign of the gradient, clipped to [0, 1]"
     return pgd(model, x, y, eps, alpha=eps or None, steps=1, loss=loss, random_start=False, batch_size=batch_size, targets=targets)
 
-# %% ../nbs/api/05_attacks.ipynb #3ebcc029
-def _divergence(logits:Tensor, answer:Tensor)->Tensor:
-    "How far the answer that `logits` give is from another, given as probabilities `(N, classes)`"
-    return F.kl_div(logits.log_softmax(1), answer, reduction='none').sum(1)
+# %% ../nbs/api/05_attacks.ipynb #d633e3a7
+def divergence(
+    clean:Tensor, # Logits `(N, classes)`
+    attacked:Tensor, # Logits of the same images, attacked `(N, classes)`
+)->Tensor: # `(N,)`
+    "How far the second answer is from the first: the Kullback-Leibler divergence of their probabilities"
+    return F.kl_div(attacked.log_softmax(1), clean.log_softmax(1), reduction='none', log_target=True).sum(1)
 
 # %% ../nbs/api/05_attacks.ipynb #54598bc3
 def _climb_away(model:Callable, x:Tensor, y:Tensor, **path)->Tensor:
     "One projected climb away from what the network says of the images themselves, labels aside"
-    with torch.no_grad(): answer = model(x).to(x.dtype).softmax(1)
-    return _climb(model, x, answer, gain=_divergence, random_start=True, **path)
+    with torch.no_grad(): answer = model(x).to(x.dtype)
+    return _climb(model, x, answer, gain=lambda logits, answer: divergence(answer, logits), random_start=True, **path)
 
 # %% ../nbs/api/05_attacks.ipynb #6db127c3
 def pgd_kl(
