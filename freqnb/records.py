@@ -248,5 +248,5 @@ def report()->Table: # One row a claim
 def summary()->Table: # One row a record
     "How many claims of each notebook were reproduced, were not, or stay undecided"
     verdicts = ('reproduced', 'not reproduced', 'undecided')
-    rows = [[r.name, r.source, len(r.seeds), *([c.verdict for c in r.claims].count(v) for v in verdicts)] for r in records()]
-    return Table(['notebook', 'scale, data', 'seeds', *verdicts], rows)
+    rows = [[r.name.replace('/', ': ').replace('_', ' '), f'{r.source}, {len(r.seeds)} seed(s)', *([c.verdict for c in r.claims].count(v) for v in verdicts)] for r in records()]
+    return Table(['notebook', 'scale, data, seeds', *verdicts], rows)

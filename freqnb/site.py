@@ -338,7 +338,7 @@ main img, main svg { max-width: 100%; height: auto; }
 .cell-output-display > table, .cell-output-display > div > table { display: block; max-width: 100%; overflow-x: auto;
   border-collapse: collapse; border: 0; margin: .5rem 0 1rem; font-size: .9em; }
 .cell-output-display > table :is(th, td), .cell-output-display > div > table :is(th, td) {
-  padding: .3rem .7rem; border: 0; border-bottom: 1px solid var(--bs-border-color); text-align: left; }
+  padding: .3rem .4rem; border: 0; border-bottom: 1px solid var(--bs-border-color); text-align: left; }
 .MathJax_Display { overflow-x: auto; overflow-y: hidden; max-width: 100%; padding: .25rem 0; }
 .quarto-dark { --bs-border-color: #495057; --sd-border: #495057; }
 .quarto-dark .smalldocs-search input { background: var(--bs-tertiary-bg); border-color: #495057; color: inherit; }

@@ -327,7 +327,7 @@ def attacked_loss(
     "Cross-entropy of the attacked images (Madry et al. 2018, equation 2.1)"
     return F.cross_entropy(adversarial, y, label_smoothing=recipe.label_smoothing)
 
-# %% ../nbs/api/06_train.ipynb #a6c95687
+# %% ../nbs/api/06_train.ipynb #0c812ea8
 def trades(
     clean:Tensor, # Logits of the clean images `(B, classes)`
     adversarial:Tensor, # Logits of the attacked images `(B, classes)`
@@ -338,7 +338,7 @@ def trades(
     "Cross-entropy of the clean images, and the divergence of the attacked answers from the clean ones (Zhang et al. 2019, equation 5)"
     return F.cross_entropy(clean, y, label_smoothing=recipe.label_smoothing)+beta*divergence(clean, adversarial).mean()
 
-# %% ../nbs/api/06_train.ipynb #4f62514a
+# %% ../nbs/api/06_train.ipynb #4e3d8b05
 def mart(
     clean:Tensor, # Logits of the clean images `(B, classes)`
     adversarial:Tensor, # Logits of the attacked images `(B, classes)`
@@ -352,7 +352,7 @@ def mart(
     open_share = 1-clean.softmax(1).gather(1, label).squeeze(1)
     return attacked_loss(clean, adversarial, y, recipe)-torch.log1p(-wrong.clamp(max=1-1e-6)).mean()+beta*(divergence(clean, adversarial)*open_share).mean()
 
-# %% ../nbs/api/06_train.ipynb #45e962ad
+# %% ../nbs/api/06_train.ipynb #a3445360
 def paired_loss(
     model:Callable, # Images to logits
     x:Tensor, # Clean images `(B, C, H, W)`
@@ -369,7 +369,7 @@ def paired_loss(
     value = loss(clean, adversarial, y, recipe)
     return value if pairing is None else value+strength*pairing(clean, adversarial), adversarial
 
-# %% ../nbs/api/06_train.ipynb #743192a6
+# %% ../nbs/api/06_train.ipynb #e9ffda96
 def perturb_weights(
     model:nn.Module, # Left as it is, its batch-norm statistics too
     loss_of:Callable, # From a network to a loss to climb
@@ -383,7 +383,7 @@ def perturb_weights(
     moved = {name: p+scaled(p, gradient) for (name, p), gradient in zip(weights.items(), gradients)}
     return lambda images: torch.func.functional_call(model, moved, (images,))
 
-# %% ../nbs/api/06_train.ipynb #abf824e3
+# %% ../nbs/api/06_train.ipynb #80c848c7
 def adversarial_training(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -400,7 +400,7 @@ def adversarial_training(
     if gamma: model = perturb_weights(model, lambda net: paired_loss(net, **given)[0], gamma)
     return paired_loss(model, **given)
 
-# %% ../nbs/api/06_train.ipynb #c677daf4
+# %% ../nbs/api/06_train.ipynb #5ec55cac
 def penalized(
     model:nn.Module, # Images to logits
     x:Tensor, # A batch of images `(B, C, H, W)`
@@ -414,12 +414,12 @@ def penalized(
     loss, logits = objective(model, x, y, recipe)
     return loss+strength*penalty(model), logits
 
-# %% ../nbs/api/06_train.ipynb #fc9d5e1b
+# %% ../nbs/api/06_train.ipynb #894f37b6
 def _epoch_seed(seed:int, epoch:int)->int:
     "One stream of randomness for each epoch of each seed"
     return int.from_bytes(hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()[:7], 'big')
 
-# %% ../nbs/api/06_train.ipynb #4a95f83e
+# %% ../nbs/api/06_train.ipynb #ad1db377
 def train_epoch(
     model:nn.Module, # Changed in place
     epoch_batches:Iterable, # Pairs of images `(B, C, H, W)` and labels `(B,)` on the model's device
@@ -447,7 +447,7 @@ def train_epoch(
     loss, train_accuracy = (totals/seen).tolist()
     return dict(loss=loss, train_accuracy=train_accuracy)
 
-# %% ../nbs/api/06_train.ipynb #7a03438c
+# %% ../nbs/api/06_train.ipynb #3c1ca01c
 def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     "The recipe's network with its initial weights, normalising by the statistics of the first images it will train on"
     x, _ = next(iter(feed(2000)))
@@ -474,7 +474,7 @@ def estimate_norm(
     model.train(training)
     for layer, momentum in zip(layers, momenta): layer.momentum = momentum
 
-# %% ../nbs/api/06_train.ipynb #2be86419
+# %% ../nbs/api/06_train.ipynb #1526d30c
 @dataclass
 class State:
     "What a run needs to go on: everything else follows from the recipe and the epoch"
@@ -515,7 +515,7 @@ class State:
             found[name].load_state_dict(weights)
         return {name: net.eval() for name, net in found.items()}
 
-# %% ../nbs/api/06_train.ipynb #e346488e
+# %% ../nbs/api/06_train.ipynb #225cc022
 def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.device)->State:
     "A run before its first step"
     model = _new_model(recipe, feed, classes).to(device, memory_format=torch.channels_last)
@@ -523,7 +523,7 @@ def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.de
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(recipe, step, steps))
     return State(model, optimizer, schedule, None if recipe.swa is None else AveragedModel(model))
 
-# %% ../nbs/api/06_train.ipynb #77bf6b32
+# %% ../nbs/api/06_train.ipynb #f26dd0ee
 def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->dict:
     "Validation accuracy, and whatever else was asked for along training"
     hits = sum((predict(model, x).argmax(1) == y).sum().item() for x, y in valid.batches(500))
@@ -533,7 +533,7 @@ def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->d
         values |= value if isinstance(value, dict) else {name: float(value)}
     return values
 
-# %% ../nbs/api/06_train.ipynb #c857bcfb
+# %% ../nbs/api/06_train.ipynb #dff3e6e4
 def fit(
     recipe:Recipe, # What to train
     splits:Splits|None=None, # Images for it; `load(recipe.data)` when None
@@ -545,7 +545,7 @@ def fit(
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, device, progress)[0]
 
-# %% ../nbs/api/06_train.ipynb #8f9b5611
+# %% ../nbs/api/06_train.ipynb #d2dc48d8
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
@@ -562,7 +562,7 @@ def fit_all(
     with progress_bar(total, progress) as bar:
         return [_fit(recipe, sources[recipe.data], measure or {}, goal, device, bar) for recipe, goal in zip(recipes, objectives, strict=True)]
 
-# %% ../nbs/api/06_train.ipynb #708a3ade
+# %% ../nbs/api/06_train.ipynb #63ebfea2
 def progress_bar(
     total:int, # Steps to come
     show:bool=True, # Whether to draw it; never in nbdev's tests
@@ -571,12 +571,12 @@ def progress_bar(
     from tqdm import tqdm
     return tqdm(total=total, disable=not show or bool(os.environ.get('IN_TEST')), unit='step', mininterval=.5, smoothing=.1, dynamic_ncols=True)
 
-# %% ../nbs/api/06_train.ipynb #3ca3c917
+# %% ../nbs/api/06_train.ipynb #3cdd30e3
 def _describe(images:Images|StreamedImages)->dict:
     "The data of a run: what it is called, and what it is"
     return dict(name=images.name, fingerprint=images.fingerprint, images=len(images), lossy=images.lossy)
 
-# %% ../nbs/api/06_train.ipynb #2c508124
+# %% ../nbs/api/06_train.ipynb #b283ce5c
 def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precision:str, tick:Callable)->dict:
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     seed = _epoch_seed(recipe.seed, len(state.history))
@@ -587,7 +587,7 @@ def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precis
     if math.isfinite(row['loss']): return row|dict(seconds=time.perf_counter()-start)
     raise FloatingPointError(f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history)+1}; try a smaller lr than {recipe.lr}')
 
-# %% ../nbs/api/06_train.ipynb #144e77ad
+# %% ../nbs/api/06_train.ipynb #6a650ef0
 def _average(state:State, feed:Callable, recipe:Recipe, objective:Callable)->None:
     "Take the weights of the epoch into the average, and give the average batch-norm statistics of its own"
     state.average.update_parameters(state.model)
@@ -596,7 +596,7 @@ def _average(state:State, feed:Callable, recipe:Recipe, objective:Callable)->Non
     estimate_norm(state.average, feed, shown)
     state.average.eval()
 
-# %% ../nbs/api/06_train.ipynb #ee5cd231
+# %% ../nbs/api/06_train.ipynb #300ddfed
 def _advance(state:State, path:Path, until:int, recipe:Recipe, feed:Callable, objective:Callable, measured:Callable, precision:str, tick:Callable)->None:
     "Train up to epoch `until`, with a checkpoint in `path` after each"
     while len(state.history) < until:
@@ -608,7 +608,7 @@ def _advance(state:State, path:Path, until:int, recipe:Recipe, feed:Callable, ob
         if recipe.select: state.keep_best(recipe.select)
         state.save(path/'state.pt')
 
-# %% ../nbs/api/06_train.ipynb #b1e8fe9d
+# %% ../nbs/api/06_train.ipynb #c114ee1a
 def _open(identity:dict, recipe:Recipe, state:State, device:torch.device, passed:Callable)->Path:
     "The folder of a run; where it has a checkpoint the state goes on from there, and `passed` is told by how many epochs"
     path, before = run_folder(identity), len(state.history)
@@ -618,7 +618,7 @@ def _open(identity:dict, recipe:Recipe, state:State, device:torch.device, passed
     else: replace_file(path/'recipe.json', lambda file: file.write(json.dumps(dict(identity, recipe=asdict(recipe)), indent=1).encode()))
     return path
 
-# %% ../nbs/api/06_train.ipynb #b04fcf74
+# %% ../nbs/api/06_train.ipynb #7baccd92
 def _fit(recipe:Recipe, splits:Splits, measure:dict|Callable, objective:Callable|Phases, device:torch.device, bar)->Run:
     "`fit` for one settled recipe, with a bar to move"
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
