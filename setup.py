@@ -1,4 +1,5 @@
 """Hand the facts of settings.ini to setuptools; pyproject.toml holds the rest."""
+
 from configparser import ConfigParser
 from setuptools import find_packages, setup
 
@@ -6,14 +7,28 @@ ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 facts = ini['freqnb']
 
-COMMANDS = dict(reproduce='cli', report='cli', lab='cli', save='cli', train='cli', robust='cli', data='cli', docs='site', bench='bench')
+COMMANDS = dict(
+    reproduce='cli',
+    report='cli',
+    lab='cli',
+    save='cli',
+    train='cli',
+    robust='cli',
+    data='cli',
+    docs='site',
+    bench='bench',
+)
 
 setup(
     author=facts['author'],
     license=facts['license'],
     keywords=facts['keywords'],
-    classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
-                 'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
     packages=find_packages(include=['freqnb', 'freqnb.*']),
     package_data={'freqnb': ['assets/*']},
     install_requires=facts['requirements'].split(),

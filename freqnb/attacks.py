@@ -30,7 +30,7 @@ def margin(
 )->Tensor: # `(N,)`
     "The largest logit of a wrong class minus that of the right one"
     label = y[:, None]
-    return logits.scatter(1, label, -torch.inf).amax(1)-logits.gather(1, label).squeeze(1)
+    return logits.scatter(1, label, -torch.inf).amax(1) - logits.gather(1, label).squeeze(1)
 
 # %% ../nbs/api/05_attacks.ipynb #9aef0234
 def dlr(
@@ -41,10 +41,16 @@ def dlr(
     "The margin as a share of the distance between the largest logits"
     needed = 3 if targets is None else 4
     if logits.shape[1] < needed:
-        raise ValueError(f"the logits have {logits.shape[1]} classes; 'dlr' compares {needed} of them{'' if targets is None else ' where it has targets'}")
+        raise ValueError(
+            f"the logits have {logits.shape[1]} classes; 'dlr' compares {needed} of them{'' if targets is None else ' where it has targets'}"
+        )
     largest = logits.topk(needed).values
-    lead = margin(logits, y) if targets is None else (logits.gather(1, targets[:, None])-logits.gather(1, y[:, None])).squeeze(1)
-    return lead/(largest[:, 0]-largest[:, 2:].mean(1)).clamp(min=1e-12)
+    lead = (
+        margin(logits, y)
+        if targets is None
+        else (logits.gather(1, targets[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    )
+    return lead / (largest[:, 0] - largest[:, 2:].mean(1)).clamp(min=1e-12)
 
 # %% ../nbs/api/05_attacks.ipynb #eaf9f296
 LOSSES = dict(ce=partial(F.cross_entropy, reduction='none'), margin=margin, dlr=dlr)
@@ -53,7 +59,8 @@ NORMS = ('linf', 'l2')
 # %% ../nbs/api/05_attacks.ipynb #6c6d8f2a
 def _gain(loss:str, logits:Tensor, goal:Tensor)->Tensor:
     "What to climb: the loss of the labels, or less loss of the targets"
-    if goal.ndim == 1: return LOSSES[loss](logits, goal)
+    if goal.ndim == 1:
+        return LOSSES[loss](logits, goal)
     return dlr(logits, *goal.unbind(1)) if loss == 'dlr' else -LOSSES[loss](logits, goal[:, 1])
 
 # %% ../nbs/api/05_attacks.ipynb #3f017a30
@@ -68,10 +75,11 @@ def steepest(
     norm:str='linf', # 'linf' or 'l2'
 )->Tensor: # The step of length 1 along which the loss grows most, for each image
     "The sign of the gradient for 'linf', the gradient at length 1 for 'l2'"
-    if norm == 'linf': return gradient.sign()
+    if norm == 'linf':
+        return gradient.sign()
     tiny = torch.finfo(gradient.dtype).tiny
-    scaled = gradient/gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
-    return scaled/torch.linalg.vector_norm(scaled, dim=(1, 2, 3), keepdim=True).clamp(min=tiny)
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
+    return scaled / torch.linalg.vector_norm(scaled, dim=(1, 2, 3), keepdim=True).clamp(min=tiny)
 
 # %% ../nbs/api/05_attacks.ipynb #56b72feb
 def project(
@@ -81,10 +89,11 @@ def project(
     norm:str='linf', # 'linf' or 'l2'
 )->Tensor: # Images within `eps` of `x` and within [0, 1]
     "Pull `images` into the ball around `x`, then clip them to [0, 1], which brings them only closer"
-    if norm == 'linf': return torch.clamp(images, x-eps, x+eps).clamp(0, 1)
-    delta = images-x
+    if norm == 'linf':
+        return torch.clamp(images, x - eps, x + eps).clamp(0, 1)
+    delta = images - x
     length = torch.linalg.vector_norm(delta, dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-    return (x+delta*(eps/length).clamp(max=1)).clamp(0, 1)
+    return (x + delta * (eps / length).clamp(max=1)).clamp(0, 1)
 
 # %% ../nbs/api/05_attacks.ipynb #57aca3c1
 def random_in_ball(
@@ -95,15 +104,19 @@ def random_in_ball(
 )->Tensor: # Points of the balls `(N, C, H, W)`, not yet clipped to [0, 1]
     "A point drawn uniformly from the ball around each image"
     like = dict(generator=generator, device=x.device, dtype=x.dtype)
-    if norm == 'linf': return x+eps*(2*torch.rand(x.shape, **like)-1)
+    if norm == 'linf':
+        return x + eps * (2 * torch.rand(x.shape, **like) - 1)
     direction = steepest(torch.randn(x.shape, **like), 'l2')
-    return x+eps*torch.rand(len(x), 1, 1, 1, **like)**(1/x.shape[1:].numel())*direction
+    return x + eps * torch.rand(len(x), 1, 1, 1, **like) ** (1 / x.shape[1:].numel()) * direction
 
 # %% ../nbs/api/05_attacks.ipynb #fdac1859
 def _differentiable(logits:Tensor)->Tensor:
     "The same logits, where they depend on the images in a way that can be climbed"
-    if logits.requires_grad: return logits
-    raise ValueError('the logits of the model have no gradient with respect to the images; `square` attacks without one')
+    if logits.requires_grad:
+        return logits
+    raise ValueError(
+        'the logits of the model have no gradient with respect to the images; `square` attacks without one'
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #12025359
 def _ask(
@@ -124,21 +137,38 @@ FOLDING = (nn.Conv2d, DCTConv2d, DCTSignalConv2d)
 # %% ../nbs/api/05_attacks.ipynb #4c6baf25
 def _tensors(*modules:nn.Module)->list[Tensor]:
     "Parameters and buffers of their own"
-    return [o for module in modules for o in (*module._parameters.values(), *module._buffers.values()) if o is not None]
+    return [
+        o
+        for module in modules
+        for o in (*module._parameters.values(), *module._buffers.values())
+        if o is not None
+    ]
 
 # %% ../nbs/api/05_attacks.ipynb #ea2d7f75
 def _plainly_called(module:nn.Module)->bool:
     "No hook, no `forward` of its own: its class says all it does"
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
     return 'forward' not in vars(module) and not any(hooks)
 
 # %% ../nbs/api/05_attacks.ipynb #6c119fb4
 def _folds(conv:Callable, norm:nn.Module)->bool:
     "Whether a normalisation can be part of the convolution in front of it"
-    if type(conv) not in FOLDING or type(norm) is not nn.BatchNorm2d or norm.running_mean is None: return False
+    if type(conv) not in FOLDING or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+        return False
     tensors = [o for o in _tensors(conv, norm) if o.is_floating_point()]
     alike = len({(o.dtype, o.device) for o in tensors}) == 1 and not any(o.is_inference() for o in tensors)
-    return alike and not norm.training and conv.out_channels == norm.num_features and _plainly_called(conv) and _plainly_called(norm)
+    return (
+        alike
+        and not norm.training
+        and conv.out_channels == norm.num_features
+        and _plainly_called(conv)
+        and _plainly_called(norm)
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #d9645712
 class _Folded:
@@ -147,10 +177,13 @@ class _Folded:
         self.conv, self.norm, self.kept = conv, norm, _tensors(conv, norm)
         self.state = self._state()
         with torch.no_grad():
-            fused = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            fused = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
         self.weight, self.bias = (o.detach() for o in fused)
 
-    def _state(self)->tuple: return self.norm.training, *((id(o), o._version) for o in _tensors(self.conv, self.norm))
+    def _state(self) -> tuple:
+        return self.norm.training, *((id(o), o._version) for o in _tensors(self.conv, self.norm))
 
     def __call__(self, x:Tensor)->Tensor:
         same = self._state() == self.state
@@ -161,14 +194,17 @@ def _folded_calls(layers:nn.Sequential)->list[Callable]: # As many as `layers` w
     "What to call in turn in place of the layers"
     calls = []
     for layer in layers:
-        if calls and _folds(calls[-1], layer): calls[-1] = _Folded(calls[-1], layer)
-        else: calls.append(layer)
+        if calls and _folds(calls[-1], layer):
+            calls[-1] = _Folded(calls[-1], layer)
+        else:
+            calls.append(layer)
     return calls
 
 # %% ../nbs/api/05_attacks.ipynb #68353e8a
 def _call_in_turn(calls:Sequence[Callable], x:Tensor)->Tensor:
     "What `nn.Sequential` does"
-    for call in calls: x = call(x)
+    for call in calls:
+        x = call(x)
     return x
 
 # %% ../nbs/api/05_attacks.ipynb #b0bfc62c
@@ -185,7 +221,11 @@ def _foldable(model:nn.Module)->bool:
 @contextmanager
 def _folding(model:nn.Module):
     "Normalisation as part of the convolution in front of it, inside the block, for a network in evaluation mode"
-    sequences = [o for o in model.modules() if type(o) is nn.Sequential and 'forward' not in vars(o)] if _foldable(model) else []
+    sequences = (
+        [o for o in model.modules() if type(o) is nn.Sequential and 'forward' not in vars(o)]
+        if _foldable(model)
+        else []
+    )
     changed = []
     try:
         for sequence in sequences:
@@ -195,14 +235,21 @@ def _folding(model:nn.Module):
                 changed.append(sequence)
         yield
     finally:
-        for sequence in changed: del sequence.forward
+        for sequence in changed:
+            del sequence.forward
 
 # %% ../nbs/api/05_attacks.ipynb #c097f981
 @contextmanager
 def _crafting(model:Callable):
     "Gradients on, and a module in evaluation mode and folded, inside the block; everything as before after it"
     module = isinstance(model, nn.Module)
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(model) if module else nullcontext(), _folding(model) if module else nullcontext(): yield
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        evaluating(model) if module else nullcontext(),
+        _folding(model) if module else nullcontext(),
+    ):
+        yield
 
 # %% ../nbs/api/05_attacks.ipynb #057abcf7
 def _on_batches(
@@ -216,25 +263,43 @@ def _on_batches(
     device = device_of(model, x)
     attacked = torch.empty_like(x)
     for place, images, labels in zip(*(o.split(batch_size) for o in (attacked, x.detach(), y))):
-        place.copy_(craft(images.to(device, memory_format=torch.channels_last, copy=True), labels.to(device, copy=True)))
+        place.copy_(
+            craft(
+                images.to(device, memory_format=torch.channels_last, copy=True), labels.to(device, copy=True)
+            )
+        )
     return attacked
 
 # %% ../nbs/api/05_attacks.ipynb #7661adbc
 def _check_inputs(x:Tensor, y:Tensor, eps:float):
     "Images in [0, 1], a label for each, a distance on the same scale"
-    if x.ndim != 4 or len(x) == 0: raise ValueError(f'expected images (N, C, H, W) with N >= 1, got shape {tuple(x.shape)}')
+    if x.ndim != 4 or len(x) == 0:
+        raise ValueError(f'expected images (N, C, H, W) with N >= 1, got shape {tuple(x.shape)}')
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f'expected float32 or float64 images in [0, 1], got {x.dtype}; uint8 pixels become such images divided by 255')
-    if y.shape != x.shape[:1]: raise ValueError(f'expected a label for each image, got {len(x)} images and labels of shape {tuple(y.shape)}')
-    if not 0 <= eps <= 1: raise ValueError(f'eps is {eps}; expected a distance on the [0, 1] scale of the images, such as 8/255')
+        raise ValueError(
+            f'expected float32 or float64 images in [0, 1], got {x.dtype}; uint8 pixels become such images divided by 255'
+        )
+    if y.shape != x.shape[:1]:
+        raise ValueError(
+            f'expected a label for each image, got {len(x)} images and labels of shape {tuple(y.shape)}'
+        )
+    if not 0 <= eps <= 1:
+        raise ValueError(
+            f'eps is {eps}; expected a distance on the [0, 1] scale of the images, such as 8/255'
+        )
     low, high = torch.stack(torch.aminmax(x.detach())).tolist()
-    if not (low >= 0 and high <= 1): raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
 
 # %% ../nbs/api/05_attacks.ipynb #e2b92535
 def _goal(x:Tensor, y:Tensor, targets:Tensor|None)->Tensor:
     "Labels `(N,)`, or labels and targets `(N, 2)`, where the images are"
-    if targets is None: return y.to(x.device, torch.long)
-    if targets.shape != y.shape: raise ValueError(f'expected a target for each image, got {len(y)} images and targets of shape {tuple(targets.shape)}')
+    if targets is None:
+        return y.to(x.device, torch.long)
+    if targets.shape != y.shape:
+        raise ValueError(
+            f'expected a target for each image, got {len(y)} images and targets of shape {tuple(targets.shape)}'
+        )
     return torch.stack([y.to(x.device, torch.long), targets.to(x.device, torch.long)], 1)
 
 # %% ../nbs/api/05_attacks.ipynb #6797958b
@@ -242,21 +307,28 @@ def parse_eps(
     text:str, # A fraction such as '8/255', or a decimal number such as '.03'
 )->float: # From 0 to 1
     "Read a distance as people write it"
-    try: eps = float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError): eps = None
-    if eps is None or not 0 <= eps <= 1: raise ValueError(f'eps is {text!r}; expected a distance on the [0, 1] scale of the images, such as 8/255')
+    try:
+        eps = float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        eps = None
+    if eps is None or not 0 <= eps <= 1:
+        raise ValueError(
+            f'eps is {text!r}; expected a distance on the [0, 1] scale of the images, such as 8/255'
+        )
     return eps
 
 # %% ../nbs/api/05_attacks.ipynb #227771b4
 def _check_counts(**counts:int):
     "Numbers of things there must be at least one of"
     for name, count in counts.items():
-        if count < 1: raise ValueError(f'{name} is {count}; expected at least 1')
+        if count < 1:
+            raise ValueError(f'{name} is {count}; expected at least 1')
 
 # %% ../nbs/api/05_attacks.ipynb #d25ccbaf
 def _check_choice(what:str, name:str, choices:Sequence[str]):
     "One of the names that are known"
-    if name not in choices: raise ValueError(f'unknown {what} {name!r}; there are {", ".join(choices)}')
+    if name not in choices:
+        raise ValueError(f'unknown {what} {name!r}; there are {", ".join(choices)}')
 
 # %% ../nbs/api/05_attacks.ipynb #54fa84a9
 def _check_climb(model:Callable, x:Tensor, y:Tensor, eps:float, norm:str, batch_size:int|None, **counts:int)->int:
@@ -270,8 +342,10 @@ def _check_climb(model:Callable, x:Tensor, y:Tensor, eps:float, norm:str, batch_
 # %% ../nbs/api/05_attacks.ipynb #07ffa5b3
 def _step_length(alpha:float|None, eps:float, steps:int)->float:
     "The length that was asked for, or the rule of thumb"
-    if alpha is None: return 2.5*eps/steps
-    if not alpha > 0: raise ValueError(f'alpha is {alpha}; expected the length of a step, above 0')
+    if alpha is None:
+        return 2.5 * eps / steps
+    if not alpha > 0:
+        raise ValueError(f'alpha is {alpha}; expected the length of a step, above 0')
     return alpha
 
 # %% ../nbs/api/05_attacks.ipynb #e6115627
@@ -302,7 +376,7 @@ def _climb(
     attacked = _start(x, goal, eps, norm, random_start, generator)
     for _ in range(steps):
         _, _, gradient = _ask(model, attacked, goal, gain)
-        attacked = project(attacked+alpha*steepest(gradient, norm), x, eps, norm)
+        attacked = project(attacked + alpha * steepest(gradient, norm), x, eps, norm)
         tick(len(x))
     return attacked
 
@@ -321,9 +395,10 @@ def _step_on(
     images = attacked.to(memory_format=torch.channels_last).requires_grad_()
     logits = _differentiable(model(images)).to(images.dtype)
     holds = ~_hit(logits, goal)
-    if not holds.any(): return holds, attacked[holds]
-    gradient, = torch.autograd.grad(gain(logits[holds], goal[holds]).sum(), images)
-    return holds, project(attacked[holds]+alpha*steepest(gradient[holds], norm), x[holds], eps, norm)
+    if not holds.any():
+        return holds, attacked[holds]
+    (gradient,) = torch.autograd.grad(gain(logits[holds], goal[holds]).sum(), images)
+    return holds, project(attacked[holds] + alpha * steepest(gradient[holds], norm), x[holds], eps, norm)
 
 # %% ../nbs/api/05_attacks.ipynb #579ad748
 def _climb_until_broken(
@@ -364,18 +439,26 @@ def _climb_again(
     value, broken = gain(logits, goal), _hit(logits, goal)
     for _ in range(times):
         left = (~broken).nonzero().squeeze(1)
-        if len(left) == 0: return
+        if len(left) == 0:
+            return
         again = climb(x[left], goal[left])
         logits = judge(again)
         new_value, new_broken = gain(logits, goal[left]), _hit(logits, goal[left])
         better = new_broken | (new_value > value[left])
-        attacked[left[better]], value[left[better]], broken[left] = again[better], new_value[better], new_broken
+        attacked[left[better]], value[left[better]], broken[left] = (
+            again[better],
+            new_value[better],
+            new_broken,
+        )
 
 # %% ../nbs/api/05_attacks.ipynb #4145ca44
 def _bar(total:int, show:bool):
     "A bar with the time left, on standard error"
     from tqdm import tqdm
-    return tqdm(total=total, disable=not show, mininterval=.5, bar_format='{l_bar}{bar}| {elapsed}<{remaining}')
+
+    return tqdm(
+        total=total, disable=not show, mininterval=0.5, bar_format='{l_bar}{bar}| {elapsed}<{remaining}'
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #feca9348
 def pgd(
@@ -400,14 +483,38 @@ def pgd(
     _check_choice('loss', loss, tuple(LOSSES))
     path = dict(eps=eps, alpha=_step_length(alpha, eps, steps), norm=norm, gain=partial(_gain, loss))
     goal, begin = _goal(x, y, targets), dict(random_start=random_start, generator=_draws(model, x, seed))
-    if eps == 0: return x.detach().clone()
-    with _crafting(model), _bar(len(x)*steps*restarts, progress) as bar:
-        if until_broken: climb = partial(_climb_until_broken, model, start=partial(_start, eps=eps, norm=norm, **begin),
-                                         step=partial(_step_on, **path), steps=steps, batch_size=batch_size, tick=bar.update)
-        else: climb = partial(_on_batches, partial(_climb, model, steps=steps, tick=bar.update, **path, **begin), model, batch_size=batch_size)
+    if eps == 0:
+        return x.detach().clone()
+    with _crafting(model), _bar(len(x) * steps * restarts, progress) as bar:
+        if until_broken:
+            climb = partial(
+                _climb_until_broken,
+                model,
+                start=partial(_start, eps=eps, norm=norm, **begin),
+                step=partial(_step_on, **path),
+                steps=steps,
+                batch_size=batch_size,
+                tick=bar.update,
+            )
+        else:
+            climb = partial(
+                _on_batches,
+                partial(_climb, model, steps=steps, tick=bar.update, **path, **begin),
+                model,
+                batch_size=batch_size,
+            )
         attacked = climb(x, goal)
-        if restarts > 1: _climb_again(climb, partial(predict, model, batch_size=batch_size), path['gain'], attacked, x, goal, restarts-1)
-        bar.update(bar.total-bar.n)
+        if restarts > 1:
+            _climb_again(
+                climb,
+                partial(predict, model, batch_size=batch_size),
+                path['gain'],
+                attacked,
+                x,
+                goal,
+                restarts - 1,
+            )
+        bar.update(bar.total - bar.n)
     return attacked
 
 # %% ../nbs/api/05_attacks.ipynb #5ccc6ea6
@@ -421,7 +528,18 @@ def fgsm(
     targets:Tensor|None=None, # Classes the network is to say `(N,)`, instead of any wrong one
 )->Tensor: # Attacked images, like `x`
     "`x` plus `eps` times the sign of the gradient, clipped to [0, 1]"
-    return pgd(model, x, y, eps, alpha=eps or None, steps=1, loss=loss, random_start=False, batch_size=batch_size, targets=targets)
+    return pgd(
+        model,
+        x,
+        y,
+        eps,
+        alpha=eps or None,
+        steps=1,
+        loss=loss,
+        random_start=False,
+        batch_size=batch_size,
+        targets=targets,
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #d633e3a7
 def divergence(
@@ -434,8 +552,11 @@ def divergence(
 # %% ../nbs/api/05_attacks.ipynb #54598bc3
 def _climb_away(model:Callable, x:Tensor, y:Tensor, **path)->Tensor:
     "One projected climb away from what the network says of the images themselves, labels aside"
-    with torch.no_grad(): answer = model(x).to(x.dtype)
-    return _climb(model, x, answer, gain=lambda logits, answer: divergence(answer, logits), random_start=True, **path)
+    with torch.no_grad():
+        answer = model(x).to(x.dtype)
+    return _climb(
+        model, x, answer, gain=lambda logits, answer: divergence(answer, logits), random_start=True, **path
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #6db127c3
 def pgd_kl(
@@ -452,9 +573,16 @@ def pgd_kl(
 )->Tensor: # Attacked images, like `x`
     "Projected ascent on the divergence from the answers to the images themselves, the inner loop of TRADES (Zhang et al. 2019)"
     batch_size = _check_climb(model, x, y, eps, norm, batch_size, steps=steps)
-    path = dict(eps=eps, alpha=_step_length(alpha, eps, steps), steps=steps, norm=norm, generator=_draws(model, x, seed))
-    if eps == 0: return x.detach().clone()
-    with _crafting(model), _bar(len(x)*steps, progress) as bar:
+    path = dict(
+        eps=eps,
+        alpha=_step_length(alpha, eps, steps),
+        steps=steps,
+        norm=norm,
+        generator=_draws(model, x, seed),
+    )
+    if eps == 0:
+        return x.detach().clone()
+    with _crafting(model), _bar(len(x) * steps, progress) as bar:
         return _on_batches(partial(_climb_away, model, tick=bar.update, **path), model, x, y, batch_size)
 
 # %% ../nbs/api/05_attacks.ipynb #fb64ed01
@@ -462,10 +590,10 @@ def _windows(
     steps:int, # Of a climb
 )->Tensor: # `(steps+1,)`
     "For each number of steps done: how many there were since the last look, where a look is due, and 0 elsewhere"
-    window, shorter, least = (max(int(share*steps), 1) for share in (.22, .03, .06))
-    windows, done = torch.zeros(steps+1, dtype=torch.long), window
+    window, shorter, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    windows, done = torch.zeros(steps + 1, dtype=torch.long), window
     while done <= steps:
-        windows[done], window = window, max(window-shorter, least)
+        windows[done], window = window, max(window - shorter, least)
         done += window
     return windows
 
@@ -473,45 +601,69 @@ def _windows(
 def _begin(place:Tensor, x:Tensor, goal:Tensor, eps:float, norm:str, generator:torch.Generator|None)->dict[str,Tensor]:
     "Climbs that have not asked anything yet; `place` says which image is whose"
     start, zeros = project(random_in_ball(x, eps, norm, generator), x, eps, norm), x.new_zeros(len(x))
-    return dict(place=place, x=x, goal=goal, now=start, before=start, best=start, slope=torch.zeros_like(x), best_slope=torch.zeros_like(x),
-                gain=zeros+torch.inf, best_gain=zeros-torch.inf, seen_gain=zeros-torch.inf, step=zeros+2*eps, age=zeros.long(), rises=zeros.long(), halved=zeros == 0)
+    return dict(
+        place=place,
+        x=x,
+        goal=goal,
+        now=start,
+        before=start,
+        best=start,
+        slope=torch.zeros_like(x),
+        best_slope=torch.zeros_like(x),
+        gain=zeros + torch.inf,
+        best_gain=zeros - torch.inf,
+        seen_gain=zeros - torch.inf,
+        step=zeros + 2 * eps,
+        age=zeros.long(),
+        rises=zeros.long(),
+        halved=zeros == 0,
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #af69a525
 def _note(climbs:dict, gain:Tensor, slope:Tensor)->dict[str,Tensor]:
     "Climbs that know the gain and its gradient where they are `now`"
     better = gain > climbs['best_gain']
     image = better.view(-1, 1, 1, 1)
-    return climbs|dict(
-        gain=gain, slope=slope, rises=climbs['rises']+(gain > climbs['gain']),
-        best=torch.where(image, climbs['now'], climbs['best']), best_slope=torch.where(image, slope, climbs['best_slope']),
-        best_gain=torch.where(better, gain, climbs['best_gain']))
+    return climbs | dict(
+        gain=gain,
+        slope=slope,
+        rises=climbs['rises'] + (gain > climbs['gain']),
+        best=torch.where(image, climbs['now'], climbs['best']),
+        best_slope=torch.where(image, slope, climbs['best_slope']),
+        best_gain=torch.where(better, gain, climbs['best_gain']),
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #e74e8671
 def _look(climbs:dict, windows:Tensor)->dict[str,Tensor]:
     "Where a look is due: half the step from the best point on, if the gain rose too seldom, or its best is the same after a look that changed nothing"
     window = windows[climbs['age']]
     due, idle = window > 0, ~climbs['halved'] & (climbs['best_gain'] <= climbs['seen_gain'])
-    halved = due & ((climbs['rises'] <= .75*window) | idle)
+    halved = due & ((climbs['rises'] <= 0.75 * window) | idle)
     again = halved.view(-1, 1, 1, 1)
-    return climbs|dict(
-        now=torch.where(again, climbs['best'], climbs['now']), slope=torch.where(again, climbs['best_slope'], climbs['slope']),
-        step=torch.where(halved, climbs['step']/2, climbs['step']), rises=climbs['rises']*~due,
-        halved=torch.where(due, halved, climbs['halved']), seen_gain=torch.where(due, climbs['best_gain'], climbs['seen_gain']))
+    return climbs | dict(
+        now=torch.where(again, climbs['best'], climbs['now']),
+        slope=torch.where(again, climbs['best_slope'], climbs['slope']),
+        step=torch.where(halved, climbs['step'] / 2, climbs['step']),
+        rises=climbs['rises'] * ~due,
+        halved=torch.where(due, halved, climbs['halved']),
+        seen_gain=torch.where(due, climbs['best_gain'], climbs['seen_gain']),
+    )
 
 # %% ../nbs/api/05_attacks.ipynb #5397e4f1
 def _move(climbs:dict, eps:float, norm:str)->dict[str,Tensor]:
     "Climbs one step further"
     now, x, begun = climbs['now'], climbs['x'], (climbs['age'] > 0).view(-1, 1, 1, 1)
-    ahead = project(now+climbs['step'].view(-1, 1, 1, 1)*steepest(climbs['slope'], norm), x, eps, norm)
-    swung = project(now+.75*(ahead-now)+.25*(now-climbs['before']), x, eps, norm)
-    return climbs|dict(now=torch.where(begun, swung, ahead), before=now, age=climbs['age']+1)
+    ahead = project(now + climbs['step'].view(-1, 1, 1, 1) * steepest(climbs['slope'], norm), x, eps, norm)
+    swung = project(now + 0.75 * (ahead - now) + 0.25 * (now - climbs['before']), x, eps, norm)
+    return climbs | dict(now=torch.where(begun, swung, ahead), before=now, age=climbs['age'] + 1)
 
 # %% ../nbs/api/05_attacks.ipynb #52ee11ad
 def _let_go(climbs:dict, broken:Tensor, attacked:Tensor, steps:int)->dict[str,Tensor]:
     "Keep, in `attacked`, the broken images where they are, and the best points of those at the end; the climbs that are left"
     leaves = broken | (climbs['age'] == steps)
     gone, left = leaves.nonzero()[:, 0], (~leaves).nonzero()[:, 0]
-    if len(gone) == 0: return climbs
+    if len(gone) == 0:
+        return climbs
     ended = torch.where(broken.view(-1, 1, 1, 1), climbs['now'], climbs['best'])[gone]
     attacked[climbs['place'][gone].to(attacked.device)] = ended.to(attacked)
     return {key: value[left] for key, value in climbs.items()}
@@ -531,10 +683,15 @@ def _climb_adaptively(
 )->Tensor: # The first point that breaks an image, or the best of its climb
     "Auto-PGD climbs which images leave as they break, and their places are filled"
     device, attacked, waiting = device_of(model, x), x.detach().clone(), torch.arange(len(x), device=x.device)
-    def begin(place): return _begin(place.to(device), *(o.detach()[place].to(device) for o in (x, goal)), eps, norm, generator)
+
+    def begin(place):
+        return _begin(
+            place.to(device), *(o.detach()[place].to(device) for o in (x, goal)), eps, norm, generator
+        )
+
     climbs, windows = begin(waiting[:0]), _windows(steps).to(device)
     while len(waiting) or len(climbs['place']):
-        free = batch_size-len(climbs['place'])
+        free = batch_size - len(climbs['place'])
         if free and len(waiting):
             fresh, waiting = begin(waiting[:free]), waiting[free:]
             climbs = {key: torch.cat([value, fresh[key]]) for key, value in climbs.items()}
@@ -561,13 +718,23 @@ def apgd(
     "Auto-PGD: momentum, and steps that halve where they lead nowhere (Croce and Hein 2020, Algorithm 1)"
     batch_size = _check_climb(model, x, y, eps, norm, batch_size, steps=steps, restarts=restarts)
     _check_choice('loss', loss, tuple(LOSSES))
-    path = dict(eps=eps, norm=norm, gain=partial(_gain, loss), steps=steps, generator=_draws(model, x, seed), batch_size=batch_size)
+    path = dict(
+        eps=eps,
+        norm=norm,
+        gain=partial(_gain, loss),
+        steps=steps,
+        generator=_draws(model, x, seed),
+        batch_size=batch_size,
+    )
     goal = _goal(x, y, None)
-    if eps == 0: return x.detach().clone()
-    with _crafting(model), _bar(len(x)*(steps+1)*restarts, progress) as bar:
+    if eps == 0:
+        return x.detach().clone()
+    with _crafting(model), _bar(len(x) * (steps + 1) * restarts, progress) as bar:
         attacked, climb = x.detach().clone(), partial(_climb_adaptively, model, tick=bar.update, **path)
-        _climb_again(climb, partial(predict, model, batch_size=batch_size), path['gain'], attacked, x, goal, restarts)
-        bar.update(bar.total-bar.n)
+        _climb_again(
+            climb, partial(predict, model, batch_size=batch_size), path['gain'], attacked, x, goal, restarts
+        )
+        bar.update(bar.total - bar.n)
     return attacked
 
 # %% ../nbs/api/05_attacks.ipynb #c12eefcd
@@ -583,21 +750,27 @@ def square(
     "Square attack: random search by forward passes alone, within `eps` of every pixel"
     _check_inputs(x, y, eps)
     _check_counts(queries=queries, batch_size=batch_size)
-    if eps == 0: return x.detach().clone()
+    if eps == 0:
+        return x.detach().clone()
     with _crafting(model), torch.no_grad(), torch.random.fork_rng(range(torch.cuda.device_count())):
-        return _on_batches(partial(_search, model, eps=eps, queries=queries, seed=seed), model, x, y, batch_size)
+        return _on_batches(
+            partial(_search, model, eps=eps, queries=queries, seed=seed), model, x, y, batch_size
+        )
 
 # %% ../nbs/api/05_attacks.ipynb #df80f575
 @contextmanager
 def _needed_by(name:str):
     "Around an import: says what to install"
-    try: yield
-    except ImportError as error: raise ImportError(f'`{name}` needs the package pyautoattack: pip install pyautoattack') from error
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f'`{name}` needs the package pyautoattack: pip install pyautoattack') from error
 
 # %% ../nbs/api/05_attacks.ipynb #ea2120f0
 def _search(model:Callable, x:Tensor, y:Tensor, eps:float, queries:int, seed:int)->Tensor:
     "Square attack on one batch on the model's device; it seeds torch's global random state"
-    with _needed_by('square'): from pyautoattack.square import SquareAttack
+    with _needed_by('square'):
+        from pyautoattack.square import SquareAttack
     logits = lambda images: model(images).to(images.dtype, copy=True)
     search = SquareAttack(logits, 'Linf', queries, eps, seed=seed, device=x.device)
     return project(search.perturb(x, y), x, eps)
@@ -615,20 +788,30 @@ class Budget:
     queries:int = 5000 # Forward passes of 'square'
 
     def __post_init__(self):
-        object.__setattr__(self, 'attacks', (self.attacks,) if isinstance(self.attacks, str) else tuple(self.attacks))
+        object.__setattr__(
+            self, 'attacks', (self.attacks,) if isinstance(self.attacks, str) else tuple(self.attacks)
+        )
         _check_counts(attacks=len(self.attacks), steps=self.steps, targets=self.targets, queries=self.queries)
-        for name in self.attacks: _check_choice('attack', name, MEMBERS)
+        for name in self.attacks:
+            _check_choice('attack', name, MEMBERS)
 
     def __str__(self)->str:
-        if self == Budget(): return 'AutoAttack (standard)'
-        spent = [f'{self.steps} steps'*any(o != 'square' for o in self.attacks), f'{self.targets} targets'*any(o.endswith('-t') for o in self.attacks),
-                 f'{self.queries} queries'*('square' in self.attacks)]
-        return f"AutoAttack (not standard: {', '.join(self.attacks)}; {', '.join(filter(None, spent))})"
+        if self == Budget():
+            return 'AutoAttack (standard)'
+        spent = [
+            f'{self.steps} steps' * any(o != 'square' for o in self.attacks),
+            f'{self.targets} targets' * any(o.endswith('-t') for o in self.attacks),
+            f'{self.queries} queries' * ('square' in self.attacks),
+        ]
+        return f'AutoAttack (not standard: {", ".join(self.attacks)}; {", ".join(filter(None, spent))})'
 
     def passes(self, name:str)->int: # Of one image
         "Forward passes of one attack, at most"
-        if name == 'square': return self.queries+3
-        return (2*self.steps+4 if name.startswith('fab') else self.steps+3)*(self.targets if name.endswith('-t') else 1)
+        if name == 'square':
+            return self.queries + 3
+        return (2 * self.steps + 4 if name.startswith('fab') else self.steps + 3) * (
+            self.targets if name.endswith('-t') else 1
+        )
 
 # %% ../nbs/api/05_attacks.ipynb #17f7f519
 class _ImagesOnly(torch.autograd.Function):
@@ -651,10 +834,18 @@ def _apart(
     tick:Callable, # Called with the number of images of each forward pass
 )->Callable: # float32 images to float32 logits, which the caller may write into
     "A model for a library: it keeps its parameters' gradients to itself"
-    def logits_of(images): return model(images.to(dtype, memory_format=torch.channels_last)).to(torch.float32, copy=True)
+
+    def logits_of(images):
+        return model(images.to(dtype, memory_format=torch.channels_last)).to(torch.float32, copy=True)
+
     def asked(images):
         tick(len(images))
-        return _ImagesOnly.apply(images, logits_of) if torch.is_grad_enabled() and images.requires_grad else logits_of(images)
+        return (
+            _ImagesOnly.apply(images, logits_of)
+            if torch.is_grad_enabled() and images.requires_grad
+            else logits_of(images)
+        )
+
     return asked
 
 # %% ../nbs/api/05_attacks.ipynb #c4480dc5
@@ -670,18 +861,21 @@ def _member(
         from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
         from pyautoattack.fab_pt import FABAttack_PT
         from pyautoattack.square import SquareAttack
-    targets, log = min(budget.targets, classes-1), logging.getLogger('freqnb.attacks')
-    if name == 'square': return SquareAttack(model, n_queries=budget.queries, resc_schedule=False, **options).perturb
+    targets, log = min(budget.targets, classes - 1), logging.getLogger('freqnb.attacks')
+    if name == 'square':
+        return SquareAttack(model, n_queries=budget.queries, resc_schedule=False, **options).perturb
     options['n_iter'] = budget.steps
-    if name == 'apgd-t': return APGDAttack_targeted(model, n_target_classes=targets, logger=log, **options).perturb
-    if name.startswith('apgd'): return APGDAttack(model, loss=name.removeprefix('apgd-'), logger=log, **options).perturb
+    if name == 'apgd-t':
+        return APGDAttack_targeted(model, n_target_classes=targets, logger=log, **options).perturb
+    if name.startswith('apgd'):
+        return APGDAttack(model, loss=name.removeprefix('apgd-'), logger=log, **options).perturb
     return FABAttack_PT(model, targeted=name == 'fab-t', n_target_classes=targets, **options).perturb
 
 # %% ../nbs/api/05_attacks.ipynb #50dd89bb
 def _tiles(h:int, w:int)->bool: # Whether Square attack can start on images of `h` x `w` for 'l2'
     "Tiles of a fifth of the height, from the top down, end inside the image"
-    size = h//5
-    return size == 1 or size > 1 and all((h-5*size)//2+side//size*size <= side for side in (h, w))
+    size = h // 5
+    return size == 1 or size > 1 and all((h - 5 * size) // 2 + side // size * size <= side for side in (h, w))
 
 # %% ../nbs/api/05_attacks.ipynb #665f099c
 def _check_members(
@@ -695,9 +889,13 @@ def _check_members(
     for name in budget.attacks:
         if classes < needed.get(name, 1):
             rest = tuple(o for o in ('apgd-ce', 'apgd-dlr', 'fab-t', 'square') if classes >= needed.get(o, 1))
-            raise ValueError(f'the logits have {classes} classes and {name!r} needs {needed[name]}; choose others, such as Budget({rest})')
+            raise ValueError(
+                f'the logits have {classes} classes and {name!r} needs {needed[name]}; choose others, such as Budget({rest})'
+            )
     if norm == 'l2' and 'square' in budget.attacks and not _tiles(*shape[-2:]):
-        raise ValueError(f"'square' cannot start on images of {shape[-2]} x {shape[-1]} pixels for 'l2'; choose others, such as Budget(('apgd-ce', 'apgd-t', 'fab-t'))")
+        raise ValueError(
+            f"'square' cannot start on images of {shape[-2]} x {shape[-1]} pixels for 'l2'; choose others, such as Budget(('apgd-ce', 'apgd-t', 'fab-t'))"
+        )
 
 # %% ../nbs/api/05_attacks.ipynb #ce01580a
 def _attempt(
@@ -741,19 +939,38 @@ def autoattack(
 )->Tensor: # Attacked images, like `x`; those that were not broken, or were wrong already, come back as they were
     "AutoAttack: what one attack leaves unbroken, the next one tries (Croce and Hein 2020)"
     batch_size, device = _check_climb(model, x, y, eps, norm, batch_size), device_of(model, x)
-    if not isinstance(version, Budget): _check_choice('version', version, ('standard',))
+    if not isinstance(version, Budget):
+        _check_choice('version', version, ('standard',))
     budget, y = version if isinstance(version, Budget) else Budget(), y.to(x.device, torch.long)
-    if eps == 0: return x.detach().clone()
-    total, forked = sum(map(budget.passes, budget.attacks)), torch.random.fork_rng(range(torch.cuda.device_count()))
-    with _crafting(model), torch.no_grad(), torch.autocast(device.type, enabled=False), forked, _bar(len(x)*total, progress) as bar:
+    if eps == 0:
+        return x.detach().clone()
+    total, forked = (
+        sum(map(budget.passes, budget.attacks)),
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+    )
+    with (
+        _crafting(model),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        forked,
+        _bar(len(x) * total, progress) as bar,
+    ):
         judge, attacked, done = partial(predict, model, batch_size=batch_size), x.detach().clone(), 0
         logits = judge(x)
         right, classes = logits.argmax(1) == y, logits.shape[1]
         _check_members(budget, classes, tuple(x.shape), norm)
-        options = dict(budget=budget, classes=classes, eps=eps, norm=norm.replace('l', 'L', 1), seed=seed, device=device)
+        options = dict(
+            budget=budget, classes=classes, eps=eps, norm=norm.replace('l', 'L', 1), seed=seed, device=device
+        )
         for name in budget.attacks:
-            attempt = partial(_attempt, _member(name, _apart(model, x.dtype, bar.update), **options), eps=eps, norm=norm, device=device)
+            attempt = partial(
+                _attempt,
+                _member(name, _apart(model, x.dtype, bar.update), **options),
+                eps=eps,
+                norm=norm,
+                device=device,
+            )
             _attempt_rest(attempt, judge, attacked, right, x, y, batch_size)
-            done += len(x)*budget.passes(name)
-            bar.update(done-bar.n)
+            done += len(x) * budget.passes(name)
+            bar.update(done - bar.n)
     return attacked

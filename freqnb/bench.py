@@ -43,10 +43,12 @@ def timed(
     times:float=1, # Count its seconds so many times: for work done on a part
 )->Callable[[],float]: # A contestant
     "Make a contestant of a function"
+
     def contestant():
         start = time.perf_counter()
         work()
-        return times*(time.perf_counter()-start)
+        return times * (time.perf_counter() - start)
+
     return contestant
 
 # %% ../nbs/api/13_bench.ipynb #95a61313
@@ -61,8 +63,8 @@ def alternate(
     while len(pairs) < rounds:
         pairs.append((ours(), peer()))
         best = min(seconds for _, seconds in pairs)
-        slow = [pair for pair in pairs if pair[1] > 2*best][:spare-discarded]
-        pairs, discarded = [pair for pair in pairs if pair not in slow], discarded+len(slow)
+        slow = [pair for pair in pairs if pair[1] > 2 * best][: spare - discarded]
+        pairs, discarded = [pair for pair in pairs if pair not in slow], discarded + len(slow)
     return pairs, discarded
 
 # %% ../nbs/api/13_bench.ipynb #ebf06a61
@@ -92,29 +94,44 @@ class Result:
     @property
     def values(self)->list[float]: # One number a round
         "Ratios, or differences"
-        return [ours-peer if self.difference else ours/peer for ours, peer in self.seconds]
+        return [ours - peer if self.difference else ours / peer for ours, peer in self.seconds]
 
     @property
     def verdict(self)->str: # 'met', 'within 20%' or 'short'; 'no goal' or 'skipped'
         "What the median says about the goal"
-        if not self.seconds: return 'skipped'
-        if self.goal is None: return 'no goal'
-        excess = statistics.median(self.values)/self.goal
+        if not self.seconds:
+            return 'skipped'
+        if self.goal is None:
+            return 'no goal'
+        excess = statistics.median(self.values) / self.goal
         return 'met' if excess <= 1 else 'within 20%' if excess <= 1.2 else 'short'
 
     def cells(self)->list[str]: # For a table: value, range, goal, verdict, rounds, seconds
         "The outcome in words"
-        if not self.seconds: return ['', '', f'{self.goal or ""}', f'skipped: {self.skipped}', '0', '']
+        if not self.seconds:
+            return ['', '', f'{self.goal or ""}', f'skipped: {self.skipped}', '0', '']
         ours, peer = (statistics.median(times) for times in zip(*self.seconds))
         low, median, high = (f'{pick(self.values):.3g}' for pick in (min, statistics.median, max))
-        unit, again = ' s' if self.difference else '', f' ({self.discarded} more discarded)' if self.discarded else ''
-        return [median+unit, f'{low} to {high}{unit}', f'{self.goal}{unit}' if self.goal else '', self.verdict,
-                f'{len(self.seconds)}{again}', f'{ours:.3g}, {peer:.3g}']
+        unit, again = (
+            ' s' if self.difference else '',
+            f' ({self.discarded} more discarded)' if self.discarded else '',
+        )
+        return [
+            median + unit,
+            f'{low} to {high}{unit}',
+            f'{self.goal}{unit}' if self.goal else '',
+            self.verdict,
+            f'{len(self.seconds)}{again}',
+            f'{ours:.3g}, {peer:.3g}',
+        ]
 
     def __str__(self)->str:
         value, extent, goal, verdict, rounds, seconds = self.cells()
-        if not self.seconds: return verdict
-        return f'{value}  ({extent}; {rounds} rounds; {seconds} s){f"  goal {goal}:" if goal else " "} {verdict}'
+        if not self.seconds:
+            return verdict
+        return (
+            f'{value}  ({extent}; {rounds} rounds; {seconds} s){f"  goal {goal}:" if goal else " "} {verdict}'
+        )
 
 # %% ../nbs/api/13_bench.ipynb #614fe2a8
 def machine()->str: # Such as 'cpu, AMD EPYC, 2 threads, torch 2.11'
@@ -128,9 +145,12 @@ def measure(
 )->Result: # The seconds of each round
     "Measure one row, after one run of each side that does not count"
     facts = dict(name=row.name, what=row.what, goal=row.goal, difference=row.difference, machine=machine())
-    try: ours, peer = row.setup()
-    except SkipTest as reason: return Result(**facts, seconds=[], discarded=0, skipped=str(reason))
-    if not row.long: ours(), peer()
+    try:
+        ours, peer = row.setup()
+    except SkipTest as reason:
+        return Result(**facts, seconds=[], discarded=0, skipped=str(reason))
+    if not row.long:
+        ours(), peer()
     seconds, discarded = alternate(ours, peer, min(rounds, 3) if row.long else rounds)
     return Result(**facts, seconds=seconds, discarded=discarded)
 
@@ -143,34 +163,43 @@ def _filter_loop(x:np.ndarray, radius:float)->tuple[np.ndarray,np.ndarray]:
         for image in range(x.shape[0]):
             for channel in range(x.shape[1]):
                 centred = np.fft.fftshift(np.fft.fft2(x[image, channel]))
-                part[image, channel] = np.real(np.fft.ifft2(np.fft.ifftshift(centred*mask)))
+                part[image, channel] = np.real(np.fft.ifft2(np.fft.ifftshift(centred * mask)))
     return low, high
 
 # %% ../nbs/api/13_bench.ipynb #c59a4e41
 def _split(n:int=10_000, fresh:bool=False)->tuple[Callable,Callable]:
     "Low and high at radius 8, into given or fresh memory; the peer on a tenth"
     x = torch.rand(n, 3, 32, 32)
-    out, part = None if fresh else (torch.empty_like(x), torch.empty_like(x)), x[:n//10].numpy()
-    return timed(lambda: split_bands(x, 8, out=out)), timed(lambda: _filter_loop(part, 8), n/len(part))
+    out, part = None if fresh else (torch.empty_like(x), torch.empty_like(x)), x[: n // 10].numpy()
+    return timed(lambda: split_bands(x, 8, out=out)), timed(lambda: _filter_loop(part, 8), n / len(part))
 
 # %% ../nbs/api/13_bench.ipynb #f9ddddc5
 def _radii(n:int=2_000, radii:Sequence[int]=range(4, 17))->tuple[Callable,Callable]:
     "Low and high at several radii; the peer on a twentieth"
-    x, part = (images := torch.rand(n, 3, 32, 32)), images[:n//20].numpy()
+    x, part = (images := torch.rand(n, 3, 32, 32)), images[: n // 20].numpy()
     lows, high = [torch.empty_like(x) for _ in radii], torch.empty_like(x)
+
     def ours():
-        low_passes(x, radii, out=lows+[high]*len(radii))
-    return timed(ours), timed(lambda: [_filter_loop(part, radius) for radius in radii], n/len(part))
+        low_passes(x, radii, out=lows + [high] * len(radii))
+
+    return timed(ours), timed(lambda: [_filter_loop(part, radius) for radius in radii], n / len(part))
 
 # %% ../nbs/api/13_bench.ipynb #0d6695a5
 def _per_picture()->Callable[[np.ndarray,str],np.ndarray]:
     "The peer's function from one picture `(H, W, 3)` uint8 and a type to its corrupted copy, at severity 3"
     try:
         import skimage.filters
+
         np.float_ = np.float64
         from imagecorruptions import corrupt as peer, corruptions
-    except ImportError as error: raise SkipTest(f'imagecorruptions is not here ({error}); it belongs into an environment of its own') from None
-    def gaussian(image, sigma, multichannel=False, **options): return skimage.filters.gaussian(image, sigma, channel_axis=-1 if multichannel else None, **options)
+    except ImportError as error:
+        raise SkipTest(
+            f'imagecorruptions is not here ({error}); it belongs into an environment of its own'
+        ) from None
+
+    def gaussian(image, sigma, multichannel=False, **options):
+        return skimage.filters.gaussian(image, sigma, channel_axis=-1 if multichannel else None, **options)
+
     corruptions.gaussian = gaussian
     return lambda picture, name: peer(picture, severity=3, corruption_name=name)
 
@@ -178,25 +207,35 @@ def _per_picture()->Callable[[np.ndarray,str],np.ndarray]:
 def _corruptions(n:int=10_000, part:int=50)->tuple[Callable,Callable]:
     "All 19 types at severity 3; the peer on a part"
     pixels = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
-    x, each = torch.from_numpy(pixels).permute(0, 3, 1, 2)/255, _per_picture()
+    x, each = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255, _per_picture()
+
     def ours():
-        for name in CORRUPTIONS: corrupt(x, name)
+        for name in CORRUPTIONS:
+            corrupt(x, name)
+
     def peer():
         for name in CORRUPTIONS:
-            for picture in pixels[:part]: each(picture, name)
-    return timed(ours), timed(peer, n/part)
+            for picture in pixels[:part]:
+                each(picture, name)
+
+    return timed(ours), timed(peer, n / part)
 
 # %% ../nbs/api/13_bench.ipynb #201eaba2
 class _Pictures(Dataset):
     "Images as PIL pictures, each transformed by itself"
     def __init__(self, x:Tensor, y:Tensor, transform:Callable):
         pixels = x.permute(0, 2, 3, 1).contiguous().numpy()
-        self.pixels, self.y, self.transform = pixels.squeeze(-1) if x.shape[1] == 1 else pixels, y.tolist(), transform
+        self.pixels, self.y, self.transform = (
+            pixels.squeeze(-1) if x.shape[1] == 1 else pixels,
+            y.tolist(),
+            transform,
+        )
 
     def __len__(self)->int: return len(self.y)
 
     def __getitem__(self, index:int)->tuple[Tensor,int]:
         from PIL import Image
+
         return self.transform(Image.fromarray(self.pixels[index])), self.y[index]
 
 # %% ../nbs/api/13_bench.ipynb #b8e8af92
@@ -205,20 +244,32 @@ def _picture_loader(x:Tensor, y:Tensor, transform:Callable)->DataLoader:
     return DataLoader(_Pictures(x, y, transform), 128, shuffle=True, num_workers=2, persistent_workers=True)
 
 # %% ../nbs/api/13_bench.ipynb #5329ee56
-MEAN, STD = (.49, .48, .45), (.25, .24, .26)
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
 # %% ../nbs/api/13_bench.ipynb #8e521220
 def _augment(n:int=20_000)->tuple[Callable,Callable]:
     "Crop, flip, to float and normalise: a pass over uint8 images of 3 x 32 x 32 in batches of 128"
-    from torchvision.transforms import Compose, Normalize as Normalized, RandomCrop, RandomHorizontalFlip, ToTensor
+    from torchvision.transforms import (
+        Compose,
+        Normalize as Normalized,
+        RandomCrop,
+        RandomHorizontalFlip,
+        ToTensor,
+    )
+
     x, y = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (n,))
     normalize, generator = Normalize(MEAN, STD), torch.Generator().manual_seed(0)
     chain = Compose([RandomCrop(32, 4), RandomHorizontalFlip(), ToTensor(), Normalized(MEAN, STD)])
     loader = _picture_loader(x, y, chain)
+
     def ours():
-        for images, _ in batches(x, y, 128, generator, pad=4, flip=True): normalize(images)
+        for images, _ in batches(x, y, 128, generator, pad=4, flip=True):
+            normalize(images)
+
     def peer():
-        for _ in loader: pass
+        for _ in loader:
+            pass
+
     return timed(ours), timed(peer)
 
 # %% ../nbs/api/13_bench.ipynb #43620e2c
@@ -234,21 +285,29 @@ def _plain_steps(model:nn.Module, optimizer:torch.optim.Optimizer, feed:Iterable
 def _step(model:str, precision:str='float32', width:int=64, batch_size:int=128, side:int=32)->tuple[Callable,Callable]:
     "One training step on a batch of images of 3 channels"
     cpu = torch.device('cpu')
-    if precision == 'bfloat16' and not computes_bfloat16(cpu): raise SkipTest('this processor has no bfloat16')
+    if precision == 'bfloat16' and not computes_bfloat16(cpu):
+        raise SkipTest('this processor has no bfloat16')
     x, y = torch.rand(batch_size, 3, side, side), torch.randint(10, (batch_size,))
-    recipe = Recipe('planted', model, width=width, lr=1e-3, label_smoothing=0., batch_size=batch_size)
+    recipe = Recipe('planted', model, width=width, lr=1e-3, label_smoothing=0.0, batch_size=batch_size)
     ours = _start(recipe, partial(batches, x, y), 10, 1000, cpu)
     feed = list(batches(x, y, batch_size))
     peer = create(model, width=width)
-    optimizer = torch.optim.SGD(peer.parameters(), 1e-3, momentum=.9, nesterov=True, weight_decay=5e-4)
-    return (timed(lambda: train_epoch(ours.model, feed, recipe, ours.optimizer, ours.schedule, precision=precision)),
-            timed(lambda: _plain_steps(peer, optimizer, [(x, y)])))
+    optimizer = torch.optim.SGD(peer.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return (
+        timed(
+            lambda: train_epoch(ours.model, feed, recipe, ours.optimizer, ours.schedule, precision=precision)
+        ),
+        timed(lambda: _plain_steps(peer, optimizer, [(x, y)])),
+    )
 
 # %% ../nbs/api/13_bench.ipynb #45793df5
 def _trained_by(network:nn.Module, x:Tensor, y:Tensor)->Callable[[],float]:
     "A contestant: one training step of `network`, channels-last"
-    network, x = network.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=.9, nesterov=True, weight_decay=5e-4)
+    network, x = (
+        network.to(memory_format=torch.channels_last),
+        x.contiguous(memory_format=torch.channels_last),
+    )
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
     return timed(lambda: _plain_steps(network, optimizer, [(x, y)]))
 
 # %% ../nbs/api/13_bench.ipynb #ac570329
@@ -262,20 +321,31 @@ def _in_two_steps(network:nn.Module)->nn.Module:
     "A copy with signal decomposition whose layers compute it in two steps"
     network = to_dct(network, DCTSignalConv2d)
     for layer in network.modules():
-        if isinstance(layer, DCTSignalConv2d): layer.forward = layer.two_step
+        if isinstance(layer, DCTSignalConv2d):
+            layer.forward = layer.two_step
     return network
 
 # %% ../nbs/api/13_bench.ipynb #9e2f7749
 def _released_step(model:str='resnet18', width:int=64, batch_size:int=16, side:int=32)->tuple[Callable,Callable]:
     "One training step with signal decomposition in two steps, and one with plain convolutions"
-    x, y, plain = torch.rand(batch_size, 3, side, side), torch.randint(10, (batch_size,)), create(model, width=width)
+    x, y, plain = (
+        torch.rand(batch_size, 3, side, side),
+        torch.randint(10, (batch_size,)),
+        create(model, width=width),
+    )
     return _trained_by(_in_two_steps(plain), x, y), _trained_by(plain, x, y)
 
 # %% ../nbs/api/13_bench.ipynb #dc94a096
 def _inference(folded:bool=True, model:str='resnet18', width:int=64, n:int=200)->tuple[Callable,Callable]:
     "Answers of a network that was trained with cosines, and of one with plain convolutions"
-    cosine, plain, x = create(model, width=width, conv='WD'), create(model, width=width), torch.rand(n, 3, 32, 32)
-    ours, peer = (net.to(memory_format=torch.channels_last) for net in (fold(cosine) if folded else cosine, plain))
+    cosine, plain, x = (
+        create(model, width=width, conv='WD'),
+        create(model, width=width),
+        torch.rand(n, 3, 32, 32),
+    )
+    ours, peer = (
+        net.to(memory_format=torch.channels_last) for net in (fold(cosine) if folded else cosine, plain)
+    )
     return timed(lambda: predict(ours, x)), timed(lambda: predict(peer, x))
 
 # %% ../nbs/api/13_bench.ipynb #355a7acc
@@ -284,32 +354,39 @@ def _penalty_loop(model:nn.Module, depth:float)->Tensor:
     total = torch.zeros(())
     for layer in penalized_layers(model, depth):
         for i, j in itertools.product(range(3), range(3)):
-            if i or j: total = total+(i*i+j*j)*torch.norm(layer.coefficients[:, :, i, j])
+            if i or j:
+                total = total + (i * i + j * j) * torch.norm(layer.coefficients[:, :, i, j])
     return total
 
 # %% ../nbs/api/13_bench.ipynb #0ec122a0
 def _penalised(penalty:Callable[[nn.Module],Tensor], model:nn.Module, times:int=10)->Callable[[],float]:
     "A contestant: the penalty and its gradients, the mean of some"
+
     def work():
         for _ in range(times):
             model.zero_grad()
             penalty(model).backward()
-    return timed(work, 1/times)
+
+    return timed(work, 1 / times)
 
 # %% ../nbs/api/13_bench.ipynb #a645c27f
 def _penalty(depth:float=1/3, model:str='resnet18', width:int=64)->tuple[Callable,Callable]:
     "The penalty `weighted` of a network with cosine convolutions: ours channels-last, the peer's channels first"
     ours = create(model, width=width, conv='WD').to(memory_format=torch.channels_last)
     peer = deepcopy(ours).to(memory_format=torch.contiguous_format)
-    return (_penalised(partial(filter_penalty, scheme='weighted', depth=depth), ours),
-            _penalised(partial(_penalty_loop, depth=depth), peer))
+    return (
+        _penalised(partial(filter_penalty, scheme='weighted', depth=depth), ours),
+        _penalised(partial(_penalty_loop, depth=depth), peer),
+    )
 
 # %% ../nbs/api/13_bench.ipynb #ed60b3c4
 def _penalty_share(depth:float=1/3, model:str='resnet18', width:int=64, batch_size:int=128)->tuple[Callable,Callable]:
     "The penalty `weighted` with its gradients, and a training step of the network"
     network = create(model, width=width, conv='WD').to(memory_format=torch.channels_last)
     x, y = torch.rand(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))
-    return _penalised(partial(filter_penalty, scheme='weighted', depth=depth), deepcopy(network)), _trained_by(network, x, y)
+    return _penalised(
+        partial(filter_penalty, scheme='weighted', depth=depth), deepcopy(network)
+    ), _trained_by(network, x, y)
 
 # %% ../nbs/api/13_bench.ipynb #c40d6f80
 SMALL = Recipe('fashion_mnist_mini', 'resnet9', width=8, epochs=6, precision='float32')
@@ -319,11 +396,19 @@ def _attacked(recipe:Recipe=SMALL, n:int=1_000)->tuple[nn.Module,Tensor,Tensor]:
     "A trained small network, and the test images among `n` that it gets right"
     splits = load(recipe.data, valid=0)
     feed = partial(batches, splits.train.x, splits.train.y)
-    state = _start(recipe, feed, 10, len(splits.train)//recipe.batch_size*recipe.epochs, torch.device('cpu'))
+    state = _start(
+        recipe, feed, 10, len(splits.train) // recipe.batch_size * recipe.epochs, torch.device('cpu')
+    )
     generator = torch.Generator().manual_seed(0)
     for _ in range(recipe.epochs):
-        train_epoch(state.model, feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True),
-                    recipe, state.optimizer, state.schedule, precision='float32')
+        train_epoch(
+            state.model,
+            feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True),
+            recipe,
+            state.optimizer,
+            state.schedule,
+            precision='float32',
+        )
     model, x, y = state.model.eval(), splits.test.float()[:n], splits.test.y[:n].long()
     right = predict(model, x).argmax(1) == y
     return model, x[right], y[right]
@@ -336,30 +421,42 @@ def _channels_first(model:nn.Module)->nn.Module:
 # %% ../nbs/api/13_bench.ipynb #413dfc07
 def _torchattacks(eps:float, alpha:float, steps:int)->Callable[[nn.Module],Callable]:
     "PGD as torchattacks has it, for a model"
-    try: import torchattacks
-    except ImportError: raise SkipTest('torchattacks is not here; it belongs into an environment of its own') from None
+    try:
+        import torchattacks
+    except ImportError:
+        raise SkipTest('torchattacks is not here; it belongs into an environment of its own') from None
     return lambda model: torchattacks.PGD(model, eps, alpha, steps)
 
 # %% ../nbs/api/13_bench.ipynb #4d665a84
 def _pgd(model:str='resnet18', batch_size:int=64, steps:int=3, eps:float=8/255)->tuple[Callable,Callable]:
     "Fixed steps of PGD on one batch of 3 x 32 x 32, on a network as it is created"
     network, x, y = create(model).eval(), torch.rand(batch_size, 3, 32, 32), torch.randint(10, (batch_size,))
-    peer = _torchattacks(eps, eps/4, steps)(_channels_first(network))
-    return timed(lambda: pgd(network, x, y, eps, eps/4, steps, batch_size=batch_size)), timed(lambda: peer(x, y))
+    peer = _torchattacks(eps, eps / 4, steps)(_channels_first(network))
+    return timed(lambda: pgd(network, x, y, eps, eps / 4, steps, batch_size=batch_size)), timed(
+        lambda: peer(x, y)
+    )
 
 # %% ../nbs/api/13_bench.ipynb #5bfc4a8f
 def _pgd_pair(eps:float, steps:int=20)->tuple[Callable,Callable]: # Ours, and the peer's for a model
     "PGD, and that of torchattacks"
-    path = dict(eps=eps, alpha=2.5*eps/steps, steps=steps)
+    path = dict(eps=eps, alpha=2.5 * eps / steps, steps=steps)
     return partial(pgd, until_broken=True, **path), _torchattacks(**path)
 
 # %% ../nbs/api/13_bench.ipynb #a988646b
 def _apgd_pair(eps:float, steps:int=100)->tuple[Callable,Callable]: # Ours, and the peer's for a model
     "Auto-PGD on the cross-entropy, and that of pyautoattack as its standard evaluation sets it"
-    try: from pyautoattack.autopgd_base import APGDAttack
-    except ImportError: raise SkipTest('pyautoattack is not here: pip install pyautoattack') from None
-    return (partial(apgd, eps=eps, steps=steps),
-            lambda model: APGDAttack(model, n_iter=steps, norm='Linf', n_restarts=1, eps=eps, loss='ce', device=torch.device('cpu')).perturb)
+    try:
+        from pyautoattack.autopgd_base import APGDAttack
+    except ImportError:
+        raise SkipTest('pyautoattack is not here: pip install pyautoattack') from None
+    return (
+        partial(apgd, eps=eps, steps=steps),
+        lambda model: (
+            APGDAttack(
+                model, n_iter=steps, norm='Linf', n_restarts=1, eps=eps, loss='ce', device=torch.device('cpu')
+            ).perturb
+        ),
+    )
 
 # %% ../nbs/api/13_bench.ipynb #8b98f916
 def _robust(pair:Callable, eps:float, recipe:Recipe=SMALL, n:int=1_000, batch_size:int=100, apart:float=.01)->tuple[Callable,Callable]:
@@ -368,10 +465,16 @@ def _robust(pair:Callable, eps:float, recipe:Recipe=SMALL, n:int=1_000, batch_si
     model, x, y = _attacked(recipe, n)
     network = _channels_first(model)
     peer, parts = peer_of(network), list(zip(x.split(batch_size), y.split(batch_size)))
-    def ours(): return robust_correct(model, x, y, attack)
-    def theirs(): return torch.cat([network(peer(*part)).argmax(1) == part[1] for part in parts])
+
+    def ours():
+        return robust_correct(model, x, y, attack)
+
+    def theirs():
+        return torch.cat([network(peer(*part)).argmax(1) == part[1] for part in parts])
+
     shares = [held().float().mean().item() for held in (ours, theirs)]
-    if not abs(shares[0]-shares[1]) <= apart: raise AssertionError(f'robust accuracies are {shares}; expected at most {apart} between them')
+    if not abs(shares[0] - shares[1]) <= apart:
+        raise AssertionError(f'robust accuracies are {shares}; expected at most {apart} between them')
     return timed(ours), timed(theirs)
 
 # %% ../nbs/api/13_bench.ipynb #8f21de27
@@ -383,28 +486,41 @@ def _seconds_to(
     every:int=5_000, # Images between two questions
 )->float: # Seconds of training
     "How long `train` takes until `accuracy` reaches `goal`"
-    seconds, seen, reached = 0., 0, 0.
+    seconds, seen, reached = 0.0, 0, 0.0
+
     def watched():
         nonlocal seconds, seen, reached
         start = time.perf_counter()
         for images, labels in feed:
             yield images, labels
             seen += len(labels)
-            if seen%every >= len(labels): continue
-            seconds, reached = seconds+time.perf_counter()-start, accuracy()
-            if reached >= goal: return
+            if seen % every >= len(labels):
+                continue
+            seconds, reached = seconds + time.perf_counter() - start, accuracy()
+            if reached >= goal:
+                return
             start = time.perf_counter()
+
     train(watched())
-    if reached < goal: raise RuntimeError(f'{seen:,} images of training gave an accuracy of {reached}; expected {goal}')
+    if reached < goal:
+        raise RuntimeError(f'{seen:,} images of training gave an accuracy of {reached}; expected {goal}')
     return seconds
 
 # %% ../nbs/api/13_bench.ipynb #eb19566e
 def _plain_network()->nn.Sequential:
     "Two convolutions and two linear layers for images of 1 x 28 x 28"
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64*7*7, 128), nn.ReLU(), nn.Linear(128, 10))
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 7 * 7, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
 
 # %% ../nbs/api/13_bench.ipynb #1b71aa53
 def _accuracy(model:nn.Module, test:Images)->float:
@@ -415,22 +531,34 @@ def _accuracy(model:nn.Module, test:Images)->float:
 def _peer_to(goal:float, train:Images, test:Images, seed:int)->float:
     "Seconds of training until the plain network reaches `goal`"
     from torchvision.transforms import ToTensor
+
     torch.manual_seed(seed)
     model = _plain_network()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    passes = itertools.chain.from_iterable(itertools.repeat(_picture_loader(train.x, train.y, ToTensor()), 20))
+    passes = itertools.chain.from_iterable(
+        itertools.repeat(_picture_loader(train.x, train.y, ToTensor()), 20)
+    )
     return _seconds_to(partial(_accuracy, model, test), partial(_plain_steps, model, optimizer), passes, goal)
 
 # %% ../nbs/api/13_bench.ipynb #00cac275
 def _ours_to(goal:float, train:Images, test:Images, recipe:Recipe)->float:
     "Seconds of training until a recipe reaches `goal`"
     cpu, feed = torch.device('cpu'), partial(batches, train.x, train.y)
-    state = _start(recipe, feed, len(train.classes), len(train)//recipe.batch_size*recipe.epochs, cpu)
+    state = _start(recipe, feed, len(train.classes), len(train) // recipe.batch_size * recipe.epochs, cpu)
     generator = torch.Generator().manual_seed(recipe.seed)
-    passes = (feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True) for _ in range(recipe.epochs))
+    passes = (
+        feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True)
+        for _ in range(recipe.epochs)
+    )
+
     def learn(pairs):
-        train_epoch(state.model, pairs, recipe, state.optimizer, state.schedule, precision=_precision(recipe, cpu))
-    return _seconds_to(partial(_accuracy, state.model, test), learn, itertools.chain.from_iterable(passes), goal)
+        train_epoch(
+            state.model, pairs, recipe, state.optimizer, state.schedule, precision=_precision(recipe, cpu)
+        )
+
+    return _seconds_to(
+        partial(_accuracy, state.model, test), learn, itertools.chain.from_iterable(passes), goal
+    )
 
 # %% ../nbs/api/13_bench.ipynb #d36d1843
 RECIPE = Recipe('fashion_mnist', 'resnet9', width=8, epochs=1)
@@ -442,8 +570,10 @@ def _fashion(root:str|None=None, goal:float=.88)->tuple[Callable,Callable]:
         raise SkipTest('Fashion-MNIST is not here; --root takes its folder')
     train, _, test = load('fashion_mnist', root=root, valid=0)
     seeds, peer_seeds = itertools.count(), itertools.count()
-    return (lambda: _ours_to(goal, train, test, replace(RECIPE, seed=next(seeds))),
-            lambda: _peer_to(goal, train, test, next(peer_seeds)))
+    return (
+        lambda: _ours_to(goal, train, test, replace(RECIPE, seed=next(seeds))),
+        lambda: _peer_to(goal, train, test, next(peer_seeds)),
+    )
 
 # %% ../nbs/api/13_bench.ipynb #8cf5d106
 NOTEBOOK = 'import torch, torchvision, matplotlib.pyplot, ipywidgets, fastcore.basics'
@@ -452,37 +582,67 @@ NOTEBOOK = 'import torch, torchvision, matplotlib.pyplot, ipywidgets, fastcore.b
 def _import(peer:str=NOTEBOOK)->tuple[Callable,Callable]:
     "Import freqnb's training and evaluation, or run `peer`, in a fresh interpreter"
     ours = 'import sys, freqnb.train, freqnb.evaluate; assert "torchvision" not in sys.modules, "loads torchvision"'
-    return tuple(timed(partial(subprocess.run, [sys.executable, '-c', code], check=True)) for code in (ours, peer))
+    return tuple(
+        timed(partial(subprocess.run, [sys.executable, '-c', code], check=True)) for code in (ours, peer)
+    )
 
 # %% ../nbs/api/13_bench.ipynb #2029e94d
 def _image_rows()->list[Row]:
     "Filtering, corrupting and augmenting images"
     loop, size = "peer: a loop over images and channels with NumPy's FFT", '3 x 32 x 32'
     return [
-        Row('split', f'low and high at r = 8 of 10,000 images of {size}, into given memory; {loop}, timed on a tenth',
-            .022, _split),
+        Row(
+            'split',
+            f'low and high at r = 8 of 10,000 images of {size}, into given memory; {loop}, timed on a tenth',
+            0.022,
+            _split,
+        ),
         Row('split_fresh', 'the same into fresh memory', None, partial(_split, fresh=True)),
-        Row('radii', f'low and high at r = 4..16 of 2,000 images of {size}; {loop}, timed on a twentieth',
-            .010, _radii),
-        Row('corruptions', f'the 19 common corruptions at severity 3 of 10,000 images of {size}; peer: imagecorruptions, '
-            'image by image, timed on 50', .05, _corruptions, long=True),
-        Row('augment', f'crop, flip, normalise 20,000 images of {size}; peer: torchvision on PIL pictures, 2 workers',
-            .12, _augment)]
+        Row(
+            'radii',
+            f'low and high at r = 4..16 of 2,000 images of {size}; {loop}, timed on a twentieth',
+            0.010,
+            _radii,
+        ),
+        Row(
+            'corruptions',
+            f'the 19 common corruptions at severity 3 of 10,000 images of {size}; peer: imagecorruptions, '
+            'image by image, timed on 50',
+            0.05,
+            _corruptions,
+            long=True,
+        ),
+        Row(
+            'augment',
+            f'crop, flip, normalise 20,000 images of {size}; peer: torchvision on PIL pictures, 2 workers',
+            0.12,
+            _augment,
+        ),
+    ]
 
 # %% ../nbs/api/13_bench.ipynb #9b5b3fdb
 def _step_rows()->list[Row]:
     "Training steps"
     step = 'a training step of {} at batch 128, {}; peer: float32, channels first'
     nets = dict(resnet18='ResNet-18', resnet9='ResNet-9, width 32')
-    return [Row(f'{name}{suffix}', step.format(nets[name], what), goal, partial(_step, name, precision, **options))
-            for name, options in (('resnet18', {}), ('resnet9', dict(width=32)))
-            for suffix, what, goal, precision in (('', 'channels-last', .85, 'float32'),
-                                                  ('_bf16', 'channels-last, bfloat16', .47, 'bfloat16'))]
+    return [
+        Row(
+            f'{name}{suffix}', step.format(nets[name], what), goal, partial(_step, name, precision, **options)
+        )
+        for name, options in (('resnet18', {}), ('resnet9', dict(width=32)))
+        for suffix, what, goal, precision in (
+            ('', 'channels-last', 0.85, 'float32'),
+            ('_bf16', 'channels-last, bfloat16', 0.47, 'bfloat16'),
+        )
+    ]
 
 # %% ../nbs/api/13_bench.ipynb #2807e9e8
 def _cosine_rows()->list[Row]:
     "Cosine convolutions and their penalties"
-    step, answers = 'a training step of ResNet-18 at batch {}, {}; peer: plain convolutions', 'answers of ResNet-18 to 200 images, {}; peer: plain convolutions'
+    step, answers = (
+        'a training step of ResNet-18 at batch {}, {}; peer: plain convolutions',
+        'answers of ResNet-18 to 200 images, {}; peer: plain convolutions',
+    )
     loop = 'the penalty `weighted` of ResNet-18 with its gradients, {}; peer: a norm for each coefficient, added up'
     return [
         Row('wd', step.format(128, 'weight decomposition'), 1.03, _cosine_step),
@@ -490,20 +650,38 @@ def _cosine_rows()->list[Row]:
         Row('sd_two_step', step.format(16, 'signal decomposition in two steps'), None, _released_step),
         Row('folded', answers.format('folded'), 1.02, _inference),
         Row('unfolded', answers.format('weight decomposition'), None, partial(_inference, folded=False)),
-        Row('penalty', loop.format('a third of the depth'), .17, _penalty),
-        Row('penalty_all', loop.format('all of the depth'), .40, partial(_penalty, 1.)),
-        Row('penalty_step', 'the penalty `weighted` of ResNet-18 with its gradients, a third of the depth; peer: a training step at batch 128',
-            .01, _penalty_share)]
+        Row('penalty', loop.format('a third of the depth'), 0.17, _penalty),
+        Row('penalty_all', loop.format('all of the depth'), 0.40, partial(_penalty, 1.0)),
+        Row(
+            'penalty_step',
+            'the penalty `weighted` of ResNet-18 with its gradients, a third of the depth; peer: a training step at batch 128',
+            0.01,
+            _penalty_share,
+        ),
+    ]
 
 # %% ../nbs/api/13_bench.ipynb #3934f87e
 def _attack_rows()->list[Row]:
     "Attacks"
     robust = 'robust accuracy of a small ResNet-9 by {} steps at {}/255; peer: {}'
-    attacks = (('robust', _pgd_pair, 'PGD of 20', 'torchattacks', .01, .40, .70), ('apgd', _apgd_pair, 'Auto-PGD of 100', 'pyautoattack', .02, .30, .55))
+    attacks = (
+        ('robust', _pgd_pair, 'PGD of 20', 'torchattacks', 0.01, 0.40, 0.70),
+        ('apgd', _apgd_pair, 'Auto-PGD of 100', 'pyautoattack', 0.02, 0.30, 0.55),
+    )
     return [
-        Row('pgd', '3 steps of PGD on 64 images, ResNet-18; peer: torchattacks', .85, _pgd),
-        *(Row(f'{name}{suffix}', robust.format(what, eps, peer), goal, partial(_robust, pair, eps/255, apart=apart), long=True)
-          for name, pair, what, peer, apart, *goals in attacks for suffix, eps, goal in zip(('', '_small'), (8, 2), goals))]
+        Row('pgd', '3 steps of PGD on 64 images, ResNet-18; peer: torchattacks', 0.85, _pgd),
+        *(
+            Row(
+                f'{name}{suffix}',
+                robust.format(what, eps, peer),
+                goal,
+                partial(_robust, pair, eps / 255, apart=apart),
+                long=True,
+            )
+            for name, pair, what, peer, apart, *goals in attacks
+            for suffix, eps, goal in zip(('', '_small'), (8, 2), goals)
+        ),
+    ]
 
 # %% ../nbs/api/13_bench.ipynb #20cff62f
 def hot_paths(
@@ -511,18 +689,39 @@ def hot_paths(
 )->list[Row]: # In the order they are measured
     "Every hot path that has a peer"
     return [
-        *_image_rows(), *_step_rows(), *_cosine_rows(), *_attack_rows(),
-        Row('import', f'import freqnb.train and freqnb.evaluate, without torchvision; peer: {NOTEBOOK}', None, _import),
-        Row('import_torch', 'the same; peer: import torch', .1, partial(_import, 'import torch'), difference=True),
-        Row('fashion', '88% on Fashion-MNIST, ResNet-9 of width 8; peer: plain CNN, float32, Adam, PIL loader, 2 workers',
-            .30, partial(_fashion, root), long=True)]
+        *_image_rows(),
+        *_step_rows(),
+        *_cosine_rows(),
+        *_attack_rows(),
+        Row(
+            'import',
+            f'import freqnb.train and freqnb.evaluate, without torchvision; peer: {NOTEBOOK}',
+            None,
+            _import,
+        ),
+        Row(
+            'import_torch',
+            'the same; peer: import torch',
+            0.1,
+            partial(_import, 'import torch'),
+            difference=True,
+        ),
+        Row(
+            'fashion',
+            '88% on Fashion-MNIST, ResNet-9 of width 8; peer: plain CNN, float32, Adam, PIL loader, 2 workers',
+            0.30,
+            partial(_fashion, root),
+            long=True,
+        ),
+    ]
 
 # %% ../nbs/api/13_bench.ipynb #4bc172a8
 def _file()->Path:
     "Where the committed results lie, beside this notebook"
     folder = repository()
-    if folder is None: raise FileNotFoundError(f'no folder nbs beside the package or around {Path.cwd()}')
-    return folder/'nbs'/'api'/'bench.json'
+    if folder is None:
+        raise FileNotFoundError(f'no folder nbs beside the package or around {Path.cwd()}')
+    return folder / 'nbs' / 'api' / 'bench.json'
 
 # %% ../nbs/api/13_bench.ipynb #48aaef9a
 def saved(
@@ -537,7 +736,7 @@ def saved(
 # %% ../nbs/api/13_bench.ipynb #8cc4f1cc
 def _keep(result:Result, file:Path)->None:
     "Put one result into `file`, in place of an older one of its row"
-    kept = [other for other in saved(file) if other.name != result.name]+[result]
+    kept = [other for other in saved(file) if other.name != result.name] + [result]
     lines = ',\n'.join(json.dumps(asdict(entry), ensure_ascii=False) for entry in kept)
     replace_file(file, lambda written: written.write(f'[\n{lines}\n]\n'.encode()))
 
@@ -560,13 +759,16 @@ def bench(
     "Measure how fast the hot paths are, against the usual way of doing the same"
     offered = {row.name: row for row in hot_paths(root)}
     for name in rows:
-        if name not in offered: raise ValueError(f'no row {name!r}; there are {", ".join(offered)}')
-    if rounds < 1: raise ValueError(f'rounds is a whole number >= 1, got {rounds}')
+        if name not in offered:
+            raise ValueError(f'no row {name!r}; there are {", ".join(offered)}')
+    if rounds < 1:
+        raise ValueError(f'rounds is a whole number >= 1, got {rounds}')
     file, results = _file() if save else None, []
     print(f'{machine()}\nours / peer: median of the rounds, range, median seconds of both\n', flush=True)
     for name in rows or offered:
         print(f'{name}: {offered[name].what}', flush=True)
         results.append(measure(offered[name], rounds))
         print(f'    {results[-1]}', flush=True)
-        if save: _keep(results[-1], file)
+        if save:
+            _keep(results[-1], file)
     return int(any(result.verdict == 'short' for result in results))

@@ -29,15 +29,22 @@ from .records import report as table_of_claims
 from .train import SCALES, Recipe, cross_entropy, fit, pick_device
 
 # %% ../nbs/api/11_cli.ipynb #ca9efe6c
-PAPERS = dict(high_frequency='Wang et al. 2020', adversarial_frequency='Huang et al. 2022', filter_frequency='Lukasik et al. 2023',
-              beyond='what none of the three did')
+PAPERS = dict(
+    high_frequency='Wang et al. 2020',
+    adversarial_frequency='Huang et al. 2022',
+    filter_frequency='Lukasik et al. 2023',
+    beyond='what none of the three did',
+)
 
 # %% ../nbs/api/11_cli.ipynb #4aa5b57d
 def notebooks_folder()->Path: # The folder `nbs`
     "Where the notebooks are"
     folder = repository()
-    if folder is None: raise FileNotFoundError(f'no folder nbs beside the package or around {Path.cwd()}: run freqnb inside a clone of its repository')
-    return folder/'nbs'
+    if folder is None:
+        raise FileNotFoundError(
+            f'no folder nbs beside the package or around {Path.cwd()}: run freqnb inside a clone of its repository'
+        )
+    return folder / 'nbs'
 
 # %% ../nbs/api/11_cli.ipynb #dd59acf9
 def paper_notebooks(
@@ -45,7 +52,7 @@ def paper_notebooks(
 )->list[Path]: # Notebook files in reading order
     "The notebooks of some papers"
     folder = notebooks_folder()
-    every = [path for paper in PAPERS for path in sorted((folder/paper).glob('*.ipynb'))]
+    every = [path for paper in PAPERS for path in sorted((folder / paper).glob('*.ipynb'))]
     names = {path: f'{path.parent.name}/{path.stem}' for path in every}
     for paper in papers:
         if not any(name.startswith(paper) for name in names.values()):
@@ -55,28 +62,41 @@ def paper_notebooks(
 # %% ../nbs/api/11_cli.ipynb #61802df2
 def _keep_for_good(notebook)->None:
     "Drop what would not be the same in another run: counts, times, and views of widgets that live in a kernel"
-    for name in [name for name in notebook.metadata if name != 'kernelspec']: del notebook.metadata[name]
+    for name in [name for name in notebook.metadata if name != 'kernelspec']:
+        del notebook.metadata[name]
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)
-        if cell.cell_type != 'code': continue
+        if cell.cell_type != 'code':
+            continue
         cell.execution_count = None
         for output in cell.outputs:
-            if 'execution_count' in output: output.execution_count = None
+            if 'execution_count' in output:
+                output.execution_count = None
             output.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
-            if 'metadata' in output: output.metadata = {}
+            if 'metadata' in output:
+                output.metadata = {}
 
 # %% ../nbs/api/11_cli.ipynb #f5b28edf
 def _client(notebook, folder:Path):
     "A kernel for `notebook` that passes standard error on to the terminal"
     from nbclient import NotebookClient
+
     class Client(NotebookClient):
         def process_message(self, message, cell, cell_index):
             content = message['content']
-            if message['msg_type'] != 'stream' or content['name'] != 'stderr': return super().process_message(message, cell, cell_index)
+            if message['msg_type'] != 'stream' or content['name'] != 'stderr':
+                return super().process_message(message, cell, cell_index)
             sys.stderr.write(content['text'])
             sys.stderr.flush()
-    return Client(notebook, timeout=None, kernel_name='python3', store_widget_state=False,
-                  resources=dict(metadata=dict(path=str(folder))), extra_arguments=['--IPKernelApp.log_level=ERROR'])
+
+    return Client(
+        notebook,
+        timeout=None,
+        kernel_name='python3',
+        store_widget_state=False,
+        resources=dict(metadata=dict(path=str(folder))),
+        extra_arguments=['--IPKernelApp.log_level=ERROR'],
+    )
 
 # %% ../nbs/api/11_cli.ipynb #1fb41b21
 def execute(
@@ -86,22 +106,34 @@ def execute(
 )->float: # Seconds it took
     "Run a notebook from top to bottom, and write it with its outputs"
     import nbformat
+
     notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
-    _client(notebook, path.parent).execute(env=os.environ|(environment or {}))
+    _client(notebook, path.parent).execute(env=os.environ | (environment or {}))
     _keep_for_good(notebook)
-    replace_file(out, lambda file: file.write((nbformat.writes(notebook).rstrip('\n')+'\n').encode()))
-    return time.perf_counter()-start
+    replace_file(out, lambda file: file.write((nbformat.writes(notebook).rstrip('\n') + '\n').encode()))
+    return time.perf_counter() - start
 
 # %% ../nbs/api/11_cli.ipynb #66fb4f14
 def _choose(scale:str, data:str|None, seeds:int|None, device:str|None)->dict:
     "The reader's choices as the environment of a kernel, whose widgets store their pictures"
-    if scale not in SCALES: raise ValueError(f'scale is one of {", ".join(SCALES)}; got {scale!r}')
-    if seeds is not None and seeds < 1: raise ValueError(f'seeds is a whole number >= 1, got {seeds}')
+    if scale not in SCALES:
+        raise ValueError(f'scale is one of {", ".join(SCALES)}; got {scale!r}')
+    if seeds is not None and seeds < 1:
+        raise ValueError(f'seeds is a whole number >= 1, got {seeds}')
     path, names = Path(data).expanduser() if data else None, [source.name for source in sources()]
     if path and data not in names and not path.exists():
-        raise ValueError(f'data is one of {", ".join(names)}, or the path of a folder, .zip or .npz; got {data!r}')
-    if device: pick_device(device)
-    choices = dict(STATIC=1, SCALE=scale, DATA=path.resolve() if path and path.exists() else data, SEEDS=seeds, DEVICE=device)
+        raise ValueError(
+            f'data is one of {", ".join(names)}, or the path of a folder, .zip or .npz; got {data!r}'
+        )
+    if device:
+        pick_device(device)
+    choices = dict(
+        STATIC=1,
+        SCALE=scale,
+        DATA=path.resolve() if path and path.exists() else data,
+        SEEDS=seeds,
+        DEVICE=device,
+    )
     return {f'FREQNB_{name}': str(value) for name, value in choices.items() if value is not None}
 
 # %% ../nbs/api/11_cli.ipynb #4f1be794
@@ -115,9 +147,14 @@ def _record_of(path:Path, folder:Path, scale:str, since:float)->Record|None:
 def _run_section(path:Path, out:Path, environment:dict, records:Path)->bool:
     "Execute a paper notebook, print its claims, and tell whether it ran"
     from nbclient.exceptions import CellExecutionError
-    print(f'\n{path.parent.name}/{path.stem}  ({PAPERS[path.parent.name]}, {environment["FREQNB_SCALE"]} scale)', flush=True)
-    since = time.time()-1
-    try: seconds = execute(path, out, environment)
+
+    print(
+        f'\n{path.parent.name}/{path.stem}  ({PAPERS[path.parent.name]}, {environment["FREQNB_SCALE"]} scale)',
+        flush=True,
+    )
+    since = time.time() - 1
+    try:
+        seconds = execute(path, out, environment)
     except CellExecutionError as error:
         print(f'{error}\n{path} stopped with an error', flush=True)
         return False
@@ -136,12 +173,17 @@ def reproduce(
     open:bool=False, # Open the executed notebooks in JupyterLab afterwards
 )->int: # 0 when every notebook ran
     "Run the papers' notebooks; print each claim with what was measured and the verdict"
-    environment, folder = _choose(scale, data, seeds, device), home()/'notebooks'
+    environment, folder = _choose(scale, data, seeds, device), home() / 'notebooks'
     chosen_notebooks = paper_notebooks(papers)
-    outs = [folder/path.parent.name/path.name for path in chosen_notebooks]
-    ran = [_run_section(path, out, environment, record_folders()[0]) for path, out in zip(chosen_notebooks, outs)]
-    print(f'\n{sum(ran)} of {len(ran)} notebooks ran. freqnb report lists every claim; the executed notebooks are in {folder}')
-    if open: lab(str(outs[0]))
+    outs = [folder / path.parent.name / path.name for path in chosen_notebooks]
+    ran = [
+        _run_section(path, out, environment, record_folders()[0]) for path, out in zip(chosen_notebooks, outs)
+    ]
+    print(
+        f'\n{sum(ran)} of {len(ran)} notebooks ran. freqnb report lists every claim; the executed notebooks are in {folder}'
+    )
+    if open:
+        lab(str(outs[0]))
     return int(not all(ran))
 
 # %% ../nbs/api/11_cli.ipynb #2148c713
@@ -151,13 +193,18 @@ def save(
 )->int: # 0 when every notebook ran
     "For authors: run notebooks in place, so that their outputs and records can be committed"
     folder = notebooks_folder()
-    every = {str(path.relative_to(folder).with_suffix('')): path for path in sorted(folder.rglob('*.ipynb')) if not path.parts[-2].startswith('.')}
+    every = {
+        str(path.relative_to(folder).with_suffix('')): path
+        for path in sorted(folder.rglob('*.ipynb'))
+        if not path.parts[-2].startswith('.')
+    }
     for name in notebooks:
-        if name not in every: raise ValueError(f'no notebook {name!r} under {folder}; there are {", ".join(every)}')
-    environment = dict(_choose(scale, None, None, None), FREQNB_RECORDS=str(folder/'records'))
+        if name not in every:
+            raise ValueError(f'no notebook {name!r} under {folder}; there are {", ".join(every)}')
+    environment = dict(_choose(scale, None, None, None), FREQNB_RECORDS=str(folder / 'records'))
     for name in notebooks or every:
         seconds = execute(every[name], every[name], environment)
-        print(f'{name}: {seconds:.0f} s, {every[name].stat().st_size/1000:.0f} KB', flush=True)
+        print(f'{name}: {seconds:.0f} s, {every[name].stat().st_size / 1000:.0f} KB', flush=True)
     return 0
 
 # %% ../nbs/api/11_cli.ipynb #603b7932
@@ -173,7 +220,9 @@ def lab(
 )->int: # JupyterLab's exit status
     "Open the notebooks in JupyterLab"
     folder = notebooks_folder()
-    return subprocess.run([sys.executable, '-m', 'jupyterlab', *(files or [str(folder)])], check=False).returncode
+    return subprocess.run(
+        [sys.executable, '-m', 'jupyterlab', *(files or [str(folder)])], check=False
+    ).returncode
 
 # %% ../nbs/api/11_cli.ipynb #8f008ad1
 def data(
@@ -181,8 +230,10 @@ def data(
 )->int: # 0
     "List the data sets: what is here, where, and how large"
     for source in sources(root):
-        size = f'{source.size/1e6:.1f} MB' if source.size else ''
-        print(f'{source.name:20}{"here" if source.present else "not here":10}{source.images:>8,} images  {size:>9}  {source.where}')
+        size = f'{source.size / 1e6:.1f} MB' if source.size else ''
+        print(
+            f'{source.name:20}{"here" if source.present else "not here":10}{source.images:>8,} images  {size:>9}  {source.where}'
+        )
     return 0
 
 # %% ../nbs/api/11_cli.ipynb #22f852a0
@@ -190,8 +241,12 @@ def parse_depth(
     depth:str, # '1/3', '.5' or '1.0' for a share; '3' for the released rule
 )->float|int: # As `filter_penalty` takes it
     "Read how much of the depth is penalised"
-    try: return int(depth) if depth.isdigit() else float(Fraction(depth))
-    except (ValueError, ZeroDivisionError): raise ValueError(f"depth is a share such as 1/3, or a whole number such as 3 for the released rule; got {depth!r}") from None
+    try:
+        return int(depth) if depth.isdigit() else float(Fraction(depth))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f'depth is a share such as 1/3, or a whole number such as 3 for the released rule; got {depth!r}'
+        ) from None
 
 # %% ../nbs/api/11_cli.ipynb #8a502063
 def train(
@@ -222,18 +277,27 @@ def train(
 )->int: # 0
     "Train one network; the same line again loads it, and a killed run goes on"
     options = {name: value for name, value in locals().items() if name in {f.name for f in fields(Recipe)}}
-    return _train(options|dict(milestones=_numbers(milestones)), _objective(penalty, strength, parse_depth(depth)), device)
+    return _train(
+        options | dict(milestones=_numbers(milestones)),
+        _objective(penalty, strength, parse_depth(depth)),
+        device,
+    )
 
 # %% ../nbs/api/11_cli.ipynb #7456a75d
 def _numbers(text:str)->tuple[float,...]:
     "Numbers with commas between them"
-    try: return tuple(float(part) for part in text.split(','))
-    except ValueError: raise ValueError(f'milestones are shares with commas between them, such as .75,.9; got {text!r}') from None
+    try:
+        return tuple(float(part) for part in text.split(','))
+    except ValueError:
+        raise ValueError(
+            f'milestones are shares with commas between them, such as .75,.9; got {text!r}'
+        ) from None
 
 # %% ../nbs/api/11_cli.ipynb #9e19061d
 def _objective(penalty:str, strength:float, depth:float|int)->Callable:
     "Cross-entropy, with a penalty on the filters unless that is 'none'"
-    if penalty == 'none': return cross_entropy
+    if penalty == 'none':
+        return cross_entropy
     filter_penalty(nn.Conv2d(1, 1, 3), penalty, depth)
     return with_penalty(penalty, strength, depth)
 
@@ -242,11 +306,17 @@ def _train(options:dict, objective:Callable, device:str|None)->int:
     "Train, and say how well it went"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, high_coefficients
+
     recipe, where = Recipe(**options), pick_device(device)
     splits = load(recipe.data)
     run, test = fit(recipe, splits, objective=objective, device=where), splits.test
-    print(f'{run.recipe}: test accuracy {accuracy(run.model, test.x, test.y)}, n={len(test):,}; {run.seconds:.0f} s of training')
-    print('share of energy in high-frequency coefficients, by layer:', ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist()))
+    print(
+        f'{run.recipe}: test accuracy {accuracy(run.model, test.x, test.y)}, n={len(test):,}; {run.seconds:.0f} s of training'
+    )
+    print(
+        'share of energy in high-frequency coefficients, by layer:',
+        ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist()),
+    )
     print(f'weights and history: {run.path}')
     return 0
 
@@ -268,11 +338,16 @@ def robust(
     device:str=None, # cpu or cuda; the fastest when left out
 )->int: # 0
     "Train one network against an attack, average its weights, and attack the result"
-    given = dict(data=data, model=model, width=width, epochs=epochs, batch_size=batch_size, images=images, seed=seed)
-    base = replace(at_fr_swa(), scale=scale, **{name: value for name, value in given.items() if value is not None}).settle()
+    given = dict(
+        data=data, model=model, width=width, epochs=epochs, batch_size=batch_size, images=images, seed=seed
+    )
+    base = replace(
+        at_fr_swa(), scale=scale, **{name: value for name, value in given.items() if value is not None}
+    ).settle()
     distance = parse_eps(eps) if eps else radius(base)
     rows = robust_rows(base, strength, start, distance)
-    if method not in rows: raise ValueError(f'method is one of {", ".join(rows)}; got {method!r}')
+    if method not in rows:
+        raise ValueError(f'method is one of {", ".join(rows)}; got {method!r}')
     return _robust(*rows[method], distance, tested, device)
 
 # %% ../nbs/api/11_cli.ipynb #1b435cd8
@@ -280,26 +355,40 @@ def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, device:str
     "Train, and attack every network the run keeps"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, robust_accuracy
+
     splits, where = load(recipe.data), pick_device(device)
     run = fit(recipe, splits, partial(robust_measures, splits.valid, eps=eps), objective, where)
     x, y = next(iter(splits.test.batches(tested)))
-    attack = partial(pgd, eps=eps, alpha=eps/4, steps=20, until_broken=True)
+    attack = partial(pgd, eps=eps, alpha=eps / 4, steps=20, until_broken=True)
     print(f'{run.recipe}: {run.objective}; {run.seconds:.0f} s of training; test images: {len(y)}')
     for name, network in run.networks.items():
-        print(f'{name:13} clean {accuracy(network, x, y)}   PGD-20 at {255*eps:g}/255 {robust_accuracy(network, x, y, attack)}')
+        print(
+            f'{name:13} clean {accuracy(network, x, y)}   PGD-20 at {255 * eps:g}/255 {robust_accuracy(network, x, y, attack)}'
+        )
     print(f'weights and history: {run.path}')
     return 0
 
 # %% ../nbs/api/11_cli.ipynb #f03023fc
 def commands()->dict: # Entry points by name
     "Every command that an installed package offers"
-    return {point.name: point for point in sorted(entry_points(group='freqnb.commands'), key=lambda point: point.name)}
+    return {
+        point.name: point
+        for point in sorted(entry_points(group='freqnb.commands'), key=lambda point: point.name)
+    }
 
 # %% ../nbs/api/11_cli.ipynb #d9fdbee7
 def _help(offered:dict)->str:
     "What there is to type"
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
-    return '\n'.join(['freqnb: frequency bias and robustness of convolutional networks', '', *lines, '', 'freqnb COMMAND --help tells more'])
+    return '\n'.join(
+        [
+            'freqnb: frequency bias and robustness of convolutional networks',
+            '',
+            *lines,
+            '',
+            'freqnb COMMAND --help tells more',
+        ]
+    )
 
 # %% ../nbs/api/11_cli.ipynb #2e42e518
 def parse(
@@ -310,8 +399,11 @@ def parse(
     import inspect
 
     from fastcore.script import anno_parser
+
     values = vars(anno_parser(command, prog=f'freqnb {command.__name__}').parse_args(arguments))
-    several = [name for name, p in inspect.signature(command).parameters.items() if p.kind is p.VAR_POSITIONAL]
+    several = [
+        name for name, p in inspect.signature(command).parameters.items() if p.kind is p.VAR_POSITIONAL
+    ]
     positional = tuple(value for name in several for value in values.pop(name) or ())
     return positional, {name: value for name, value in values.items() if name not in ('pdb', 'xtra')}
 
@@ -330,7 +422,8 @@ def main(
         return 2
     command = offered[name].load()
     positional, options = parse(command, rest)
-    try: return command(*positional, **options) or 0
+    try:
+        return command(*positional, **options) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f'freqnb {name}: {error}', file=sys.stderr)
         return 2

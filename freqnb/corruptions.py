@@ -25,31 +25,83 @@ from .spectrum import _dct_matrix
 
 # %% ../nbs/api/05_corruptions.ipynb #d099bdd9
 STRENGTHS = dict(
-    gaussian_noise=((.04, .06, .08, .09, .1), (.08, .12, .18, .26, .38)),
+    gaussian_noise=((0.04, 0.06, 0.08, 0.09, 0.1), (0.08, 0.12, 0.18, 0.26, 0.38)),
     shot_noise=((500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
-    impulse_noise=((.01, .02, .03, .05, .07), (.03, .06, .09, .17, .27)),
-    defocus_blur=(((.3, .4), (.4, .5), (.5, .6), (1, .2), (1.5, .1)), ((3, .1), (4, .5), (6, .5), (8, .5), (10, .5))),
-    glass_blur=(((.05, 1, 1), (.25, 1, 1), (.4, 1, 1), (.25, 1, 2), (.4, 1, 2)), ((.7, 1, 2), (.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))),
-    motion_blur=(((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))),
-    zoom_blur=(((1.06, .01), (1.11, .01), (1.16, .01), (1.21, .01), (1.26, .01)), ((1.11, .01), (1.16, .01), (1.21, .02), (1.26, .02), (1.31, .03))),
-    snow=(((.1, .2, 1, .6, 8, 3, .95), (.1, .2, 1, .5, 10, 4, .9), (.15, .3, 1.75, .55, 10, 4, .9), (.25, .3, 2.25, .6, 12, 6, .85), (.3, .3, 1.25, .65, 14, 12, .8)),
-          ((.1, .3, 3, .5, 10, 4, .8), (.2, .3, 2, .5, 12, 4, .7), (.55, .3, 4, .9, 12, 8, .7), (.55, .3, 4.5, .85, 12, 8, .65), (.55, .3, 2.5, .85, 12, 12, .55))),
-    frost=(((1, .2), (1, .3), (.9, .4), (.85, .4), (.75, .45)), ((1, .4), (.8, .6), (.7, .7), (.65, .7), (.6, .75))),
-    fog=(((.2, 3), (.5, 3), (.75, 2.5), (1, 2), (1.5, 1.75)), ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))),
-    brightness=((.05, .1, .15, .2, .3), (.1, .2, .3, .4, .5)),
-    contrast=((.75, .5, .4, .3, .15), (.4, .3, .2, .1, .05)),
-    elastic_transform=(((0, 0, .08), (.05, .2, .07), (.08, .06, .06), (.1, .04, .05), (.1, .03, .03)),
-                       ((2, .7, .1), (2, .08, .2), (.05, .01, .02), (.07, .01, .02), (.12, .01, .02))),
-    pixelate=((.95, .9, .85, .75, .65), (.6, .5, .4, .3, .25)),
+    impulse_noise=((0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
+    defocus_blur=(
+        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    ),
+    glass_blur=(
+        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    ),
+    motion_blur=(
+        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    ),
+    zoom_blur=(
+        ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+        ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+    ),
+    snow=(
+        (
+            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+        ),
+        (
+            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+        ),
+    ),
+    frost=(
+        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    ),
+    fog=(
+        ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    ),
+    brightness=((0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    contrast=((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
+    elastic_transform=(
+        ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+        ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
+    ),
+    pixelate=((0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
     jpeg_compression=((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
-    speckle_noise=((.06, .1, .12, .16, .2), (.15, .2, .35, .45, .6)),
-    gaussian_blur=((.4, .6, .7, .8, 1), (1, 2, 3, 4, 6)),
-    spatter=(((.62, .1, .7, .7, .5, 0), (.65, .1, .8, .7, .5, 0), (.65, .3, 1, .69, .5, 0), (.65, .1, .7, .69, .6, 1), (.65, .1, .5, .68, .6, 1)),
-             ((.65, .3, 4, .69, .6, 0), (.65, .3, 3, .68, .6, 0), (.65, .3, 2, .68, .5, 0), (.65, .3, 1, .65, 1.5, 1), (.67, .4, 1, .65, 1.5, 1))),
-    saturate=(((.3, 0), (.1, 0), (1.5, 0), (2, .1), (2.5, .2)), ((.3, 0), (.1, 0), (2, 0), (5, .1), (20, .2))))
+    speckle_noise=((0.06, 0.1, 0.12, 0.16, 0.2), (0.15, 0.2, 0.35, 0.45, 0.6)),
+    gaussian_blur=((0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
+    spatter=(
+        (
+            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+            (0.65, 0.3, 1, 0.69, 0.5, 0),
+            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+        ),
+        (
+            (0.65, 0.3, 4, 0.69, 0.6, 0),
+            (0.65, 0.3, 3, 0.68, 0.6, 0),
+            (0.65, 0.3, 2, 0.68, 0.5, 0),
+            (0.65, 0.3, 1, 0.65, 1.5, 1),
+            (0.67, 0.4, 1, 0.65, 1.5, 1),
+        ),
+    ),
+    saturate=(
+        ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+        ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    ),
+)
 
 # %% ../nbs/api/05_corruptions.ipynb #748af6e6
-LARGE = 64 # Smallest side, in pixels, of an image that gets the strengths of ImageNet-C
+LARGE = 64  # Smallest side, in pixels, of an image that gets the strengths of ImageNet-C
 
 # %% ../nbs/api/05_corruptions.ipynb #bb8706c2
 def strength(
@@ -58,10 +110,10 @@ def strength(
     x:Tensor, # Images `(N, C, H, W)`
 )->float|tuple: # The published constants
     "How strong a corruption is at one severity, for images of the size of `x`"
-    return STRENGTHS[name][min(x.shape[-2:]) >= LARGE][severity-1]
+    return STRENGTHS[name][min(x.shape[-2:]) >= LARGE][severity - 1]
 
 # %% ../nbs/api/05_corruptions.ipynb #76385e79
-GROUP = 1<<16 # Pixels that are corrupted at a time: they fit in a core's cache
+GROUP = 1 << 16  # Pixels that are corrupted at a time: they fit in a core's cache
 
 # %% ../nbs/api/05_corruptions.ipynb #a5e6d80e
 class Draws:
@@ -72,15 +124,22 @@ class Draws:
         group:int, # Place of the group in the set
         images:Tensor, # The images of the group; it may be the last and smaller one
     ):
-        key = int.from_bytes(sha256(f'{name} {seed} {group}'.encode()).digest()[:8])>>1
+        key = int.from_bytes(sha256(f'{name} {seed} {group}'.encode()).digest()[:8]) >> 1
         self.generator = torch.Generator(images.device).manual_seed(key)
-        self.n, self.full = len(images), max(1, GROUP//images[0, 0].numel())
+        self.n, self.full = len(images), max(1, GROUP // images[0, 0].numel())
         self.like = dict(generator=self.generator, device=images.device, dtype=images.dtype)
 
-    def zeros(self, *shape:int)->Tensor: return torch.zeros(self.n, *shape, device=self.like['device'], dtype=self.like['dtype'])
-    def normal(self, *shape:int)->Tensor: return torch.randn(self.full, *shape, **self.like)[:self.n]
-    def uniform(self, low:float, high:float, *shape:int)->Tensor: return torch.rand(self.full, *shape, **self.like)[:self.n].mul_(high-low).add_(low)
-    def whole(self, high:int, *shape:int)->Tensor: return torch.randint(high, (self.full, *shape), **self.like|dict(dtype=torch.long))[:self.n]
+    def zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(self.n, *shape, device=self.like['device'], dtype=self.like['dtype'])
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.full, *shape, **self.like)[: self.n]
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(self.full, *shape, **self.like)[: self.n].mul_(high - low).add_(low)
+
+    def whole(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, (self.full, *shape), **self.like | dict(dtype=torch.long))[: self.n]
     def poisson(self, rate:Tensor)->Tensor: return torch.poisson(rate, self.generator)
 
 # %% ../nbs/api/05_corruptions.ipynb #48d57f96
@@ -100,7 +159,7 @@ def shot_noise(
 )->Tensor: # Not yet clipped to [0, 1]
     "Count photons: a Poisson number of the mean that each pixel asks for"
     photons = strength('shot_noise', severity, x)
-    return draws.poisson(x*photons).div_(photons)
+    return draws.poisson(x * photons).div_(photons)
 
 # %% ../nbs/api/05_corruptions.ipynb #8ee0d217
 def impulse_noise(
@@ -109,8 +168,8 @@ def impulse_noise(
     draws:Draws, # Random numbers
 )->Tensor: # Images with some pixels at 0 and as many at 1
     "Salt and pepper"
-    half, chance = strength('impulse_noise', severity, x)/2, draws.uniform(0, 1, *x.shape[1:])
-    return x.masked_fill(chance < half, 0).masked_fill_(chance >= 1-half, 1)
+    half, chance = strength('impulse_noise', severity, x) / 2, draws.uniform(0, 1, *x.shape[1:])
+    return x.masked_fill(chance < half, 0).masked_fill_(chance >= 1 - half, 1)
 
 # %% ../nbs/api/05_corruptions.ipynb #d538804f
 def speckle_noise(
@@ -124,32 +183,34 @@ def speckle_noise(
 # %% ../nbs/api/05_corruptions.ipynb #d993803b
 def _fold(index:Tensor, n:int, mode:str)->Tensor:
     "Where the pixels `index` of an endless line lie among `n`"
-    if mode == 'nearest': return index.clamp(0, n-1)
-    around = index%(2*n if mode == 'reflect' else max(1, 2*n-2))
-    return torch.where(around < n, around, (2*n-1 if mode == 'reflect' else 2*n-2)-around)
+    if mode == 'nearest':
+        return index.clamp(0, n - 1)
+    around = index % (2 * n if mode == 'reflect' else max(1, 2 * n - 2))
+    return torch.where(around < n, around, (2 * n - 1 if mode == 'reflect' else 2 * n - 2) - around)
 
 # %% ../nbs/api/05_corruptions.ipynb #e3558c93
 def _filter(kernel:Tensor, n:int, mode:str)->Tensor:
     "The matrix `(n, n)` that slides a kernel of odd length along a line of `n` pixels"
-    reach = len(kernel)//2
-    source = _fold(torch.arange(n)[:, None]+torch.arange(-reach, reach+1), n, mode)
+    reach = len(kernel) // 2
+    source = _fold(torch.arange(n)[:, None] + torch.arange(-reach, reach + 1), n, mode)
     return torch.zeros(n, n, dtype=kernel.dtype).scatter_add_(1, source, kernel.expand(n, -1))
 
 # %% ../nbs/api/05_corruptions.ipynb #6abb3f5b
 @lru_cache(maxsize=64)
 def _gaussian(n:int, sigma:float, mode:str='nearest', truncate:float=4)->Tensor:
     "The matrix `(n, n)` of a Gaussian of standard deviation `sigma`, cut off at `truncate` of them"
-    reach = int(truncate*sigma+.5)
-    kernel = torch.exp(-.5*(torch.arange(-reach, reach+1).double()/max(sigma, 1e-9))**2)
-    return _filter(kernel/kernel.sum(), n, mode)
+    reach = int(truncate * sigma + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).double() / max(sigma, 1e-9)) ** 2)
+    return _filter(kernel / kernel.sum(), n, mode)
 
 # %% ../nbs/api/05_corruptions.ipynb #d274477a
 def _apply(x:Tensor, left:Tensor, right:Tensor)->Tensor:
     "The sum over r of `left[r] @ x @ right[r].T`, for `(h, H)` and `(w, W)` matrices or stacks `(R, ...)` of them"
     left, right = (o.to(x).reshape(-1, *o.shape[-2:]) for o in (left, right))
-    if len(left) == 1: return left[0]@(x@right[0].T)
-    rows = left.transpose(0, 1).reshape(-1, left.shape[-1])@x
-    return rows.reshape(*x.shape[:-2], left.shape[1], -1)@right.transpose(1, 2).reshape(-1, right.shape[1])
+    if len(left) == 1:
+        return left[0] @ (x @ right[0].T)
+    rows = left.transpose(0, 1).reshape(-1, left.shape[-1]) @ x
+    return rows.reshape(*x.shape[:-2], left.shape[1], -1) @ right.transpose(1, 2).reshape(-1, right.shape[1])
 
 # %% ../nbs/api/05_corruptions.ipynb #e716e718
 def _smooth(x:Tensor, sigma:float)->Tensor:
@@ -171,10 +232,13 @@ def gaussian_blur(
 def _disc(radius:float, soften:float)->Tensor:
     "A disc, blurred by a Gaussian on 3 x 3 pixels, or 5 x 5 for a radius above 8; its sum is 1"
     reach, rim = int(max(radius, 8)), 1 if radius <= 8 else 2
-    line, near = torch.arange(-reach, reach+1).double(), torch.arange(-rim, rim+1).double()
-    disc, bell = ((line[:, None]**2+line**2) <= radius**2).double(), torch.exp(-.5*(near/soften)**2)
-    blur = _filter(bell/bell.sum(), len(line), 'mirror')
-    return blur@(disc/disc.sum())@blur.T
+    line, near = torch.arange(-reach, reach + 1).double(), torch.arange(-rim, rim + 1).double()
+    disc, bell = (
+        ((line[:, None] ** 2 + line**2) <= radius**2).double(),
+        torch.exp(-0.5 * (near / soften) ** 2),
+    )
+    blur = _filter(bell / bell.sum(), len(line), 'mirror')
+    return blur @ (disc / disc.sum()) @ blur.T
 
 # %% ../nbs/api/05_corruptions.ipynb #233298fc
 @lru_cache(maxsize=32)
@@ -182,8 +246,10 @@ def _disc_matrices(h:int, w:int, radius:float, soften:float)->tuple[Tensor,Tenso
     "The matrices of a disc for rows and columns, `(R, h, h)` and `(R, w, w)`"
     u, values, v = torch.linalg.svd(_disc(radius, soften))
     r = int((values > 1e-9).sum())
-    return (torch.stack([_filter(value*column, h, 'mirror') for value, column in zip(values[:r], u.T)]),
-            torch.stack([_filter(row, w, 'mirror') for row in v[:r]]))
+    return (
+        torch.stack([_filter(value * column, h, 'mirror') for value, column in zip(values[:r], u.T)]),
+        torch.stack([_filter(row, w, 'mirror') for row in v[:r]]),
+    )
 
 # %% ../nbs/api/05_corruptions.ipynb #4089717c
 def defocus_blur(
@@ -198,11 +264,12 @@ def defocus_blur(
 def _copied_from(offsets:Tensor, reach:int)->Tensor:
     "Which pixel `(N, H*W)` each one shows after all have taken their neighbour's colour; `offsets` `(2, N, H, W)` lie in [-reach, reach)"
     n, h, w = offsets.shape[1:]
-    place = torch.arange(h*w, device=offsets.device).view(h, w)
+    place = torch.arange(h * w, device=offsets.device).view(h, w)
     inside = torch.zeros(h, w, dtype=torch.bool, device=offsets.device)
-    inside[reach+1:h-reach+1, reach+1:w-reach+1] = True
-    source = torch.where(inside, place+w*offsets[0]+offsets[1], place).flatten(1)
-    if reach == 1: return source
+    inside[reach + 1 : h - reach + 1, reach + 1 : w - reach + 1] = True
+    source = torch.where(inside, place + w * offsets[0] + offsets[1], place).flatten(1)
+    if reach == 1:
+        return source
     seen = ~inside.flatten()[source] | (source <= place.flatten())
     while not seen.all():
         source, seen = torch.where(seen, source, source.gather(1, source)), seen | seen.gather(1, source)
@@ -218,23 +285,23 @@ def glass_blur(
     sigma, reach, times = strength('glass_blur', severity, x)
     pixels = _smooth(x, sigma).clamp(0, 1).mul_(255).add_(1e-3).floor_().div_(255).flatten(2)
     for _ in range(times):
-        offsets = draws.whole((2*reach)**2, *x.shape[2:])
-        source = _copied_from(torch.stack([offsets//(2*reach), offsets%(2*reach)])-reach, reach)
+        offsets = draws.whole((2 * reach) ** 2, *x.shape[2:])
+        source = _copied_from(torch.stack([offsets // (2 * reach), offsets % (2 * reach)]) - reach, reach)
         pixels = pixels.gather(2, source[:, None].expand_as(pixels))
     return _smooth(pixels.view_as(x), sigma)
 
 # %% ../nbs/api/05_corruptions.ipynb #e21d680b
 def _motion(x:Tensor, radius:float, sigma:float, degrees:Tensor)->Tensor:
     "Blur along a direction for each image, in `degrees` `(N,)`; outside, the last pixels repeat"
-    (n, c, h, w), taps = x.shape, 2*int(np.ceil(radius))+1
-    weights = np.exp(-.5*(np.arange(taps)/sigma)**2)
-    padded = F.pad(x, (taps, taps+1, taps, taps+1), mode='replicate')
+    (n, c, h, w), taps = x.shape, 2 * int(np.ceil(radius)) + 1
+    weights = np.exp(-0.5 * (np.arange(taps) / sigma) ** 2)
+    padded = F.pad(x, (taps, taps + 1, taps, taps + 1), mode='replicate')
     width, angle = padded.shape[-1], torch.deg2rad(degrees.double())
-    views = padded.flatten().unfold(0, h*width, 1)
-    first, out = torch.arange(n*c, device=x.device).view(n, c)*padded[0, 0].numel(), 0
-    for tap, weight in enumerate((weights/weights.sum()).tolist()):
-        down, across = (torch.ceil(tap*f(angle)-.5).long() for f in (torch.sin, torch.cos))
-        out = views[first+((taps+down)*width+taps+across)[:, None]].mul_(weight).add_(out)
+    views = padded.flatten().unfold(0, h * width, 1)
+    first, out = torch.arange(n * c, device=x.device).view(n, c) * padded[0, 0].numel(), 0
+    for tap, weight in enumerate((weights / weights.sum()).tolist()):
+        down, across = (torch.ceil(tap * f(angle) - 0.5).long() for f in (torch.sin, torch.cos))
+        out = views[first + ((taps + down) * width + taps + across)[:, None]].mul_(weight).add_(out)
     return out.view(n, c, h, width)[..., :w]
 
 # %% ../nbs/api/05_corruptions.ipynb #0c75b07b
@@ -250,14 +317,14 @@ def motion_blur(
 @lru_cache(maxsize=256)
 def _zoom(n:int, factor:float)->Tensor:
     "The matrix `(n, n)` that enlarges the middle of a line of `n` pixels"
-    part = int(np.ceil(n/factor))
-    size, start = round(part*factor), (n-part)//2
-    at = ((size-n)//2+torch.arange(n).double())*((part-1)/max(size-1, 1))
-    low = at.floor().clamp(0, max(part-2, 0))
-    rows, columns = torch.arange(n), start+low.long()
+    part = int(np.ceil(n / factor))
+    size, start = round(part * factor), (n - part) // 2
+    at = ((size - n) // 2 + torch.arange(n).double()) * ((part - 1) / max(size - 1, 1))
+    low = at.floor().clamp(0, max(part - 2, 0))
+    rows, columns = torch.arange(n), start + low.long()
     matrix = torch.zeros(n, n, dtype=torch.float64)
-    matrix[rows, columns] += 1-(at-low)
-    matrix[rows, (columns+1).clamp(max=n-1)] += at-low
+    matrix[rows, columns] += 1 - (at - low)
+    matrix[rows, (columns + 1).clamp(max=n - 1)] += at - low
     return matrix
 
 # %% ../nbs/api/05_corruptions.ipynb #e1d2d098
@@ -265,17 +332,19 @@ def _zoom(n:int, factor:float)->Tensor:
 def _zoom_matrices(h:int, w:int, stop:float, step:float)->tuple[Tensor,Tensor]:
     "The matrices of a zoom blur for rows and columns; the image itself counts once more"
     factors = np.arange(1, stop, step).tolist()
-    down, across = (torch.stack([_zoom(n, 1.)]+[_zoom(n, factor) for factor in factors]) for n in (h, w))
-    return down/(len(factors)+1), across
+    down, across = (torch.stack([_zoom(n, 1.0)] + [_zoom(n, factor) for factor in factors]) for n in (h, w))
+    return down / (len(factors) + 1), across
 
 # %% ../nbs/api/05_corruptions.ipynb #b083fde6
-DENSE = 1<<10 # Pixels up to which a sum of separable filters is applied as one matrix
+DENSE = 1 << 10  # Pixels up to which a sum of separable filters is applied as one matrix
 
 # %% ../nbs/api/05_corruptions.ipynb #5eae0f0e
 @lru_cache(maxsize=5)
 def _zoom_dense(h:int, w:int, stop:float, step:float)->Tensor:
     "The same as one matrix `(h*w, h*w)`, float32"
-    return torch.einsum('rij,rkl->jlik', *(o.float() for o in _zoom_matrices(h, w, stop, step))).reshape(h*w, h*w)
+    return torch.einsum('rij,rkl->jlik', *(o.float() for o in _zoom_matrices(h, w, stop, step))).reshape(
+        h * w, h * w
+    )
 
 # %% ../nbs/api/05_corruptions.ipynb #a4540c13
 def zoom_blur(
@@ -285,16 +354,17 @@ def zoom_blur(
 )->Tensor: # Blurred images
     "The mean of enlargements"
     h, w = x.shape[-2:]
-    if h*w > DENSE: return _apply(x, *_zoom_matrices(h, w, *strength('zoom_blur', severity, x)))
-    return (x.flatten(2)@_zoom_dense(h, w, *strength('zoom_blur', severity, x)).to(x)).view_as(x)
+    if h * w > DENSE:
+        return _apply(x, *_zoom_matrices(h, w, *strength('zoom_blur', severity, x)))
+    return (x.flatten(2) @ _zoom_dense(h, w, *strength('zoom_blur', severity, x)).to(x)).view_as(x)
 
 # %% ../nbs/api/05_corruptions.ipynb #64523f12
-LIGHT = (.299, .587, .114) # How bright red, green and blue are to the eye
+LIGHT = (0.299, 0.587, 0.114)  # How bright red, green and blue are to the eye
 
 # %% ../nbs/api/05_corruptions.ipynb #5c5901cc
 def _luminance(x:Tensor)->Tensor:
     "Brightness `(N, 1, H, W)`"
-    return x if x.shape[1] == 1 else sum(weight*x[:, i:i+1] for i, weight in enumerate(LIGHT))
+    return x if x.shape[1] == 1 else sum(weight * x[:, i : i + 1] for i, weight in enumerate(LIGHT))
 
 # %% ../nbs/api/05_corruptions.ipynb #09999961
 def snow(
@@ -309,25 +379,28 @@ def snow(
     flakes = _apply(noise, _zoom(h, zoom), _zoom(w, zoom))
     flakes = flakes.masked_fill(flakes < least, 0).clamp_(max=1).mul_(255).floor_().div_(255)
     flakes = _motion(flakes, radius, sigma, draws.uniform(-135, -45))
-    whitened = keep*x+(1-keep)*torch.maximum(x, _luminance(x)*1.5+.5)
-    return whitened+flakes+flakes.flip(-2, -1)
+    whitened = keep * x + (1 - keep) * torch.maximum(x, _luminance(x) * 1.5 + 0.5)
+    return whitened + flakes + flakes.flip(-2, -1)
 
 # %% ../nbs/api/05_corruptions.ipynb #932f671d
 def _landscape(draws:Draws, h:int, w:int, decay:float)->Tensor:
     "Random heights `(N, 1, h, w)`; over the whole periodic grid they run from 0 to 1; a higher `decay` is smoother"
-    size = step = max(2, 1<<(max(h, w)-1).bit_length())
-    field, jump = draws.zeros(size, size), 100.
+    size = step = max(2, 1 << (max(h, w) - 1).bit_length())
+    field, jump = draws.zeros(size, size), 100.0
     while step > 1:
-        half = step//2
-        def between(total): return total/4+draws.uniform(-jump**2, jump**2, *total.shape[1:])
+        half = step // 2
+
+        def between(total):
+            return total / 4 + draws.uniform(-(jump**2), jump**2, *total.shape[1:])
+
         corner = field[:, ::step, ::step]
-        pair = corner+corner.roll(-1, 1)
-        centre = field[:, half::step, half::step] = between(pair+pair.roll(-1, 2))
-        field[:, ::step, half::step] = between(corner+corner.roll(-1, 2)+centre+centre.roll(1, 1))
-        field[:, half::step, ::step] = between(pair+centre+centre.roll(1, 2))
-        step, jump = half, jump/decay
+        pair = corner + corner.roll(-1, 1)
+        centre = field[:, half::step, half::step] = between(pair + pair.roll(-1, 2))
+        field[:, ::step, half::step] = between(corner + corner.roll(-1, 2) + centre + centre.roll(1, 1))
+        field[:, half::step, ::step] = between(pair + centre + centre.roll(1, 2))
+        step, jump = half, jump / decay
     low, high = (f(field.flatten(1), 1)[:, None, None] for f in (torch.amin, torch.amax))
-    return ((field-low)/(high-low))[:, None, :h, :w]
+    return ((field - low) / (high - low))[:, None, :h, :w]
 
 # %% ../nbs/api/05_corruptions.ipynb #b86062b1
 def fog(
@@ -338,20 +411,20 @@ def fog(
     "Add a smooth landscape and scale the sum back"
     amount, decay = strength('fog', severity, x)
     brightest = x.amax((1, 2, 3), keepdim=True)
-    return (x+amount*_landscape(draws, *x.shape[-2:], decay))*(brightest/(brightest+amount))
+    return (x + amount * _landscape(draws, *x.shape[-2:], decay)) * (brightest / (brightest + amount))
 
 # %% ../nbs/api/05_corruptions.ipynb #d2198d35
-TINT = (-.07, .01, .06) # What ice adds to red, green and blue
+TINT = (-0.07, 0.01, 0.06)  # What ice adds to red, green and blue
 
 # %% ../nbs/api/05_corruptions.ipynb #9da4f3a3
 def _ice(draws:Draws, c:int, h:int, w:int)->Tensor:
     "Procedural ice `(N, c, h, w)`: drifting light, and needles along the ridges of a rougher landscape"
     drift, rough = _landscape(draws, h, w, 1.75), _landscape(draws, h, w, 1.45)
-    pattern = drift+(1-(2*rough-1).abs())**6
-    centred = pattern-pattern.mean((1, 2, 3), keepdim=True)
-    scale = .09/centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+    pattern = drift + (1 - (2 * rough - 1).abs()) ** 6
+    centred = pattern - pattern.mean((1, 2, 3), keepdim=True)
+    scale = 0.09 / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
     tint = centred.new_tensor(TINT if c == 3 else [0]).view(1, c, 1, 1)
-    return (draws.uniform(.44, .82, 1, 1, 1)+centred*scale+tint).clamp_(0, 1)
+    return (draws.uniform(0.44, 0.82, 1, 1, 1) + centred * scale + tint).clamp_(0, 1)
 
 # %% ../nbs/api/05_corruptions.ipynb #3dedcd57
 def frost(
@@ -361,7 +434,7 @@ def frost(
 )->Tensor: # Not yet clipped to [0, 1]
     "A weighted sum of the image and procedural ice"
     keep, amount = strength('frost', severity, x)
-    return keep*x+amount*_ice(draws, *x.shape[1:])
+    return keep * x + amount * _ice(draws, *x.shape[1:])
 
 # %% ../nbs/api/05_corruptions.ipynb #105f821f
 def brightness(
@@ -371,8 +444,8 @@ def brightness(
 )->Tensor: # Brighter images
     "Raise the value, keep hue and saturation"
     value = x.amax(1, keepdim=True)
-    raised = (value+strength('brightness', severity, x)).clamp_(max=1)
-    return torch.where(value > 0, x*(raised/value), raised)
+    raised = (value + strength('brightness', severity, x)).clamp_(max=1)
+    return torch.where(value > 0, x * (raised / value), raised)
 
 # %% ../nbs/api/05_corruptions.ipynb #574686c4
 def contrast(
@@ -390,19 +463,23 @@ def saturate(
     draws:Draws, # Not used
 )->Tensor: # Images with other saturation; unchanged for one channel
     "Scale and shift the saturation, keep hue and value"
-    if x.shape[1] == 1: return x.clone()
+    if x.shape[1] == 1:
+        return x.clone()
     scale, shift = strength('saturate', severity, x)
     value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
-    old = (value-least)/value.clamp(min=torch.finfo(x.dtype).tiny)
-    new = (old*scale+shift).clamp_(0, 1)
+    old = (value - least) / value.clamp(min=torch.finfo(x.dtype).tiny)
+    new = (old * scale + shift).clamp_(0, 1)
     red = x.new_tensor([0, 1, 1]).view(1, 3, 1, 1)
-    return torch.where(old > 0, value-(value-x)*(new/old), value*(1-new*red))
+    return torch.where(old > 0, value - (value - x) * (new / old), value * (1 - new * red))
 
 # %% ../nbs/api/05_corruptions.ipynb #73f20f31
 def _sample(x:Tensor, across:Tensor, down:Tensor, mode:str)->Tensor:
     "The images at fractional pixels `(N, H, W)`, by linear interpolation; outside as in `_fold`"
     (h, w), corners = x.shape[-2:], mode == 'mirror'
-    def scaled(at, n): return at*(2/max(n-1, 1))-1 if corners else (2*at+1)/n-1
+
+    def scaled(at, n):
+        return at * (2 / max(n - 1, 1)) - 1 if corners else (2 * at + 1) / n - 1
+
     grid = torch.stack([scaled(across, w), scaled(down, h)], -1)
     return F.grid_sample(x, grid, 'bilinear', 'reflection', align_corners=corners)
 
@@ -410,12 +487,19 @@ def _sample(x:Tensor, across:Tensor, down:Tensor, mode:str)->Tensor:
 def _affine(x:Tensor, shifts:Tensor)->tuple[Tensor,Tensor]:
     "Where each pixel comes from, `(N, H, W)` across and down, when three points around the centre are moved by `shifts` `(N, 3, 2)`"
     h, w = x.shape[-2:]
-    reach = max(1, min(h, w)//3)
-    points = shifts.new_tensor([(1, 1), (1, -1), (-1, -1)])*reach+shifts.new_tensor([h//2, w//2])
+    reach = max(1, min(h, w) // 3)
+    points = shifts.new_tensor([(1, 1), (1, -1), (-1, -1)]) * reach + shifts.new_tensor([h // 2, w // 2])
     ones = shifts.new_ones(len(x), 3, 1)
-    back = torch.linalg.solve(torch.cat([points+shifts, ones], 2).double(), points.expand(len(x), -1, -1).double()).to(x)
+    back = torch.linalg.solve(
+        torch.cat([points + shifts, ones], 2).double(), points.expand(len(x), -1, -1).double()
+    ).to(x)
     down, across = torch.arange(h).to(x)[:, None], torch.arange(w).to(x)
-    def line(i): return across*back[:, 0, i, None, None]+down*back[:, 1, i, None, None]+back[:, 2, i, None, None]
+
+    def line(i):
+        return (
+            across * back[:, 0, i, None, None] + down * back[:, 1, i, None, None] + back[:, 2, i, None, None]
+        )
+
     return line(0), line(1)
 
 # %% ../nbs/api/05_corruptions.ipynb #91d4bd40
@@ -426,24 +510,33 @@ def elastic_transform(
 )->Tensor: # Bent images
     "Move by a random affine map, then by smooth random displacements"
     h, w = x.shape[-2:]
-    side = min(h, w) if min(h, w) < LARGE else min(h, w)*244/224
-    amount, sigma, shift = (side*o for o in strength('elastic_transform', severity, x))
+    side = min(h, w) if min(h, w) < LARGE else min(h, w) * 244 / 224
+    amount, sigma, shift = (side * o for o in strength('elastic_transform', severity, x))
     x = _sample(x, *_affine(x, draws.uniform(-shift, shift, 3, 2)), 'mirror')
-    if amount == 0: return x
-    across, down = (draws.uniform(-amount, amount, 2, h, w).transpose(0, 1))
-    across, down = (_apply(o, _gaussian(h, sigma, 'reflect', 3), _gaussian(w, sigma, 'reflect', 3)) for o in (across, down))
-    return _sample(x, across+torch.arange(w).to(x), down+torch.arange(h).to(x)[:, None], 'reflect')
+    if amount == 0:
+        return x
+    across, down = draws.uniform(-amount, amount, 2, h, w).transpose(0, 1)
+    across, down = (
+        _apply(o, _gaussian(h, sigma, 'reflect', 3), _gaussian(w, sigma, 'reflect', 3))
+        for o in (across, down)
+    )
+    return _sample(x, across + torch.arange(w).to(x), down + torch.arange(h).to(x)[:, None], 'reflect')
 
 # %% ../nbs/api/05_corruptions.ipynb #326eeb5e
 @lru_cache(maxsize=64)
 def _box(n:int, m:int)->Tensor:
     "The matrix `(m, n)` that resizes a line of `n` pixels to `m` with Pillow's box filter"
-    scale = n/m
-    support = .5*max(scale, 1)
-    centre, pixel = (torch.arange(m).double()[:, None]+.5)*scale, torch.arange(n).double()+.5
-    offset = (pixel-centre)/max(scale, 1)
-    inside = (pixel > torch.floor(centre-support+.5)) & (pixel < torch.floor(centre+support+.5)) & (offset > -.5) & (offset <= .5)
-    return inside/inside.sum(1, keepdim=True)
+    scale = n / m
+    support = 0.5 * max(scale, 1)
+    centre, pixel = (torch.arange(m).double()[:, None] + 0.5) * scale, torch.arange(n).double() + 0.5
+    offset = (pixel - centre) / max(scale, 1)
+    inside = (
+        (pixel > torch.floor(centre - support + 0.5))
+        & (pixel < torch.floor(centre + support + 0.5))
+        & (offset > -0.5)
+        & (offset <= 0.5)
+    )
+    return inside / inside.sum(1, keepdim=True)
 
 # %% ../nbs/api/05_corruptions.ipynb #9c586b3c
 def pixelate(
@@ -453,37 +546,56 @@ def pixelate(
 )->Tensor: # Images of fewer, larger pixels
     "Average boxes, then repeat them"
     share = strength('pixelate', severity, x)
-    matrices = (_box(m, n)@_box(n, m) for n in x.shape[-2:] for m in [max(1, int(n*share))])
+    matrices = (_box(m, n) @ _box(n, m) for n in x.shape[-2:] for m in [max(1, int(n * share))])
     return _apply(x, *matrices)
 
 # %% ../nbs/api/05_corruptions.ipynb #83fecd2f
-TABLES = np.array([
-    [[16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
-     [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92], [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99]],
-    [[17, 18, 24, 47, 99, 99, 99, 99], [18, 21, 26, 66, 99, 99, 99, 99], [24, 26, 56, 99, 99, 99, 99, 99], [47, 66, 99, 99, 99, 99, 99, 99],
-     *[[99]*8]*4]])
+TABLES = np.array(
+    [
+        [
+            [16, 11, 10, 16, 24, 40, 51, 61],
+            [12, 12, 14, 19, 26, 58, 60, 55],
+            [14, 13, 16, 24, 40, 57, 69, 56],
+            [14, 17, 22, 29, 51, 87, 80, 62],
+            [18, 22, 37, 56, 68, 109, 103, 77],
+            [24, 35, 55, 64, 81, 104, 113, 92],
+            [49, 64, 78, 87, 103, 121, 120, 101],
+            [72, 92, 95, 98, 112, 100, 103, 99],
+        ],
+        [
+            [17, 18, 24, 47, 99, 99, 99, 99],
+            [18, 21, 26, 66, 99, 99, 99, 99],
+            [24, 26, 56, 99, 99, 99, 99, 99],
+            [47, 66, 99, 99, 99, 99, 99, 99],
+            *[[99] * 8] * 4,
+        ],
+    ]
+)
 
 # %% ../nbs/api/05_corruptions.ipynb #6ba97c9f
 def _quantiser(quality:int, colour:int)->Tensor:
     "The divisors `(8, 8)` of brightness (0) or of colour (1) at a quality of 1 to 100"
-    scale = 5000//quality if quality < 50 else 200-2*quality
-    return torch.from_numpy(((TABLES[colour]*scale+50)//100).clip(1, 255)).double()
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return torch.from_numpy(((TABLES[colour] * scale + 50) // 100).clip(1, 255)).double()
 
 # %% ../nbs/api/05_corruptions.ipynb #e5fab62b
 @lru_cache(maxsize=32)
 def _blocks(n:int)->Tensor:
     "The orthonormal cosines of each 8 pixels of a line, `(m, n)`; up to `m`, a multiple of 8, the last pixel repeats"
-    m = -(-n//8)*8
-    return torch.block_diag(*[_dct_matrix(8)]*(m//8))@torch.eye(n, dtype=torch.float64)[torch.arange(m).clamp(max=n-1)]
+    m = -(-n // 8) * 8
+    return (
+        torch.block_diag(*[_dct_matrix(8)] * (m // 8))
+        @ torch.eye(n, dtype=torch.float64)[torch.arange(m).clamp(max=n - 1)]
+    )
 
 # %% ../nbs/api/05_corruptions.ipynb #39e3cd26
 def _coded(x:Tensor, divisors:Tensor)->Tensor:
     "Planes of 0 to 255 after their cosines were rounded to multiples of `divisors` `(8, 8)`"
     h, w = x.shape[-2:]
     down, across = _blocks(h), _blocks(w)
-    steps = divisors.repeat(len(down)//8, len(across)//8).to(x)
-    eighths = _apply(x-128, down, across).mul_(8).round_()
-    rounded = eighths.add_(eighths.sign()*(4*steps)).div_(8*steps).trunc_().mul_(steps)
+    steps = divisors.repeat(len(down) // 8, len(across) // 8).to(x)
+    eighths = _apply(x - 128, down, across).mul_(8).round_()
+    rounded = eighths.add_(eighths.sign() * (4 * steps)).div_(8 * steps).trunc_().mul_(steps)
     whole = [_blocks(len(o))[:, :n].T for o, n in ((down, h), (across, w))]
     return _apply(rounded, *whole).add_(128).round_().clamp_(0, 255)
 
@@ -491,34 +603,41 @@ def _coded(x:Tensor, divisors:Tensor)->Tensor:
 @lru_cache(maxsize=32)
 def _halves(n:int)->tuple[Tensor,Tensor]:
     "The matrix of pair sums `((n+1)//2, n)`, and that of doubling with weights 3 and 1, `(n, (n+1)//2)`"
-    m = (n+1)//2
-    pixel, rows = torch.arange(2*m), torch.arange(n)
-    down = torch.zeros(m, n, dtype=torch.float64).index_put_((pixel//2, pixel.clamp(max=n-1)), torch.tensor(1., dtype=torch.float64), accumulate=True)
+    m = (n + 1) // 2
+    pixel, rows = torch.arange(2 * m), torch.arange(n)
+    down = torch.zeros(m, n, dtype=torch.float64).index_put_(
+        (pixel // 2, pixel.clamp(max=n - 1)), torch.tensor(1.0, dtype=torch.float64), accumulate=True
+    )
     up = torch.zeros(n, m, dtype=torch.float64)
-    up[rows, rows//2] = 3
-    return down, up.scatter_add_(1, (rows//2+rows%2*2-1).clamp(0, m-1)[:, None], torch.ones(n, 1, dtype=torch.float64))
+    up[rows, rows // 2] = 3
+    return down, up.scatter_add_(
+        1, (rows // 2 + rows % 2 * 2 - 1).clamp(0, m - 1)[:, None], torch.ones(n, 1, dtype=torch.float64)
+    )
 
 # %% ../nbs/api/05_corruptions.ipynb #02fea29d
 def _coded_colour(x:Tensor, divisors:Tensor)->Tensor:
     "The same as `_coded`, at half the size in both directions and back"
     (down, up), (across, out) = (_halves(n) for n in x.shape[-2:])
-    odd = torch.arange(len(across)).to(x)%2
-    halved = _apply(x, down, across).add_(1+odd).div_(4).floor_()
-    bias = 8-torch.arange(x.shape[-1]).to(x)%2
+    odd = torch.arange(len(across)).to(x) % 2
+    halved = _apply(x, down, across).add_(1 + odd).div_(4).floor_()
+    bias = 8 - torch.arange(x.shape[-1]).to(x) % 2
     return _apply(_coded(halved, divisors), up, out).add_(bias).div_(16).floor_()
 
 # %% ../nbs/api/05_corruptions.ipynb #55be0bb0
 def _jpeg(x:Tensor, quality:int)->Tensor:
     "Images in [0, 1] after a JPEG file of a quality of 1 to 100, as Pillow writes and reads it"
-    pixels = (x*255).round_()
-    if x.shape[1] == 1: return _coded(pixels, _quantiser(quality, 0)).div_(255)
+    pixels = (x * 255).round_()
+    if x.shape[1] == 1:
+        return _coded(pixels, _quantiser(quality, 0)).div_(255)
     red, green, blue = pixels.unbind(1)
     light = _luminance(pixels)[:, 0]
-    colours = torch.stack([(blue-light)/1.772, (red-light)/1.402], 1).add_(128).round_().clamp_(0, 255)
+    colours = (
+        torch.stack([(blue - light) / 1.772, (red - light) / 1.402], 1).add_(128).round_().clamp_(0, 255)
+    )
     light = _coded(light.round(), _quantiser(quality, 0))
-    b, r = (_coded_colour(colours, _quantiser(quality, 1))-128).unbind(1)
-    green = light-(.114*1.772*b+.299*1.402*r)/.587
-    return torch.stack([light+1.402*r, green, light+1.772*b], 1).round_().clamp_(0, 255).div_(255)
+    b, r = (_coded_colour(colours, _quantiser(quality, 1)) - 128).unbind(1)
+    green = light - (0.114 * 1.772 * b + 0.299 * 1.402 * r) / 0.587
+    return torch.stack([light + 1.402 * r, green, light + 1.772 * b], 1).round_().clamp_(0, 255).div_(255)
 
 # %% ../nbs/api/05_corruptions.ipynb #83833389
 def jpeg_compression(
@@ -533,12 +652,15 @@ def jpeg_compression(
 def _edges(x:Tensor)->Tensor:
     "Canny's edges, boolean `(N, H, W)`, of whole numbers 0 to 255: peaks of the gradient above 50 that touch one above 150"
     p = F.pad(x[:, None], (1, 1, 1, 1), mode='replicate')[:, 0]
-    row, column = p[:, :-2]+2*p[:, 1:-1]+p[:, 2:], p[..., :-2]+2*p[..., 1:-1]+p[..., 2:]
-    across, down = row[..., 2:]-row[..., :-2], column[:, 2:]-column[:, :-2]
-    size, (h, w) = across.abs()+down.abs(), x.shape[-2:]
+    row, column = p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:], p[..., :-2] + 2 * p[..., 1:-1] + p[..., 2:]
+    across, down = row[..., 2:] - row[..., :-2], column[:, 2:] - column[:, :-2]
+    size, (h, w) = across.abs() + down.abs(), x.shape[-2:]
     beside = F.pad(size, (1, 1, 1, 1))
-    def at(i, j): return beside[:, 1+i:1+i+h, 1+j:1+j+w]
-    flat, steep = down.abs() < .41421356*across.abs(), down.abs() > 2.41421356*across.abs()
+
+    def at(i, j):
+        return beside[:, 1 + i : 1 + i + h, 1 + j : 1 + j + w]
+
+    flat, steep = down.abs() < 0.41421356 * across.abs(), down.abs() > 2.41421356 * across.abs()
     falling, slant = (across < 0) != (down < 0), (size > at(-1, -1)) & (size > at(1, 1))
     slant = torch.where(falling, (size > at(-1, 1)) & (size > at(1, -1)), slant)
     upright, level = (size > at(-1, 0)) & (size >= at(1, 0)), (size > at(0, -1)) & (size >= at(0, 1))
@@ -552,30 +674,48 @@ def _touching(strong:Tensor, weak:Tensor)->Tensor:
         p = F.pad(strong, (1, 1, 1, 1))
         p = p[:, :-2] | p[:, 1:-1] | p[:, 2:]
         grown = (p[..., :-2] | p[..., 1:-1] | p[..., 2:]) & weak
-        if torch.equal(grown, strong): return strong
+        if torch.equal(grown, strong):
+            return strong
         strong = grown
 
 # %% ../nbs/api/05_corruptions.ipynb #bbf6c36a
 def _distance(edges:Tensor, furthest:float=20)->Tensor:
     "Length of the shortest way `(N, H, W)` to an edge, at most `furthest`, in steps of 1, 1.4 and 2.1969 (straight, diagonal, a knight's)"
-    (h, w), distance = edges.shape[-2:], furthest*(~edges).float()
+    (h, w), distance = edges.shape[-2:], furthest * (~edges).float()
     while True:
         p = F.pad(distance, (2, 2, 2, 2), value=furthest)
-        one, two = torch.minimum(p[..., 1:w+1], p[..., 3:w+3]), torch.minimum(p[..., :w], p[..., 4:])
-        def beside(o, i): return torch.minimum(o[:, 2-i:2-i+h], o[:, 2+i:2+i+h])
-        straight, knight = torch.minimum(one[:, 2:h+2], beside(p[..., 2:w+2], 1)), torch.minimum(beside(two, 1), beside(one, 2))
-        nearer = torch.minimum(torch.minimum(straight.add_(1), beside(one, 1).add_(1.4)), torch.minimum(knight.add_(2.1969), distance))
-        if torch.equal(nearer, distance): return distance
+        one, two = torch.minimum(p[..., 1 : w + 1], p[..., 3 : w + 3]), torch.minimum(p[..., :w], p[..., 4:])
+
+        def beside(o, i):
+            return torch.minimum(o[:, 2 - i : 2 - i + h], o[:, 2 + i : 2 + i + h])
+
+        straight, knight = (
+            torch.minimum(one[:, 2 : h + 2], beside(p[..., 2 : w + 2], 1)),
+            torch.minimum(beside(two, 1), beside(one, 2)),
+        )
+        nearer = torch.minimum(
+            torch.minimum(straight.add_(1), beside(one, 1).add_(1.4)),
+            torch.minimum(knight.add_(2.1969), distance),
+        )
+        if torch.equal(nearer, distance):
+            return distance
         distance = nearer
 
 # %% ../nbs/api/05_corruptions.ipynb #087a4ae7
 def _equalised(x:Tensor)->Tensor:
     "Whole numbers 0 to 20 `(N, H, W)` spread over 0 to 255 so that each is as high as the share of pixels not above it; an even image stays"
-    levels, of_image = torch.arange(21).to(x), 21*torch.arange(len(x), device=x.device)[:, None]
-    up_to = torch.bincount((x.flatten(1).long()+of_image).flatten(), minlength=21*len(x)).view(-1, 21).cumsum(1).to(x)
+    levels, of_image = torch.arange(21).to(x), 21 * torch.arange(len(x), device=x.device)[:, None]
+    up_to = (
+        torch.bincount((x.flatten(1).long() + of_image).flatten(), minlength=21 * len(x))
+        .view(-1, 21)
+        .cumsum(1)
+        .to(x)
+    )
     first = up_to.masked_fill(up_to == 0, torch.inf).amin(1, keepdim=True)
     total = x[0].numel()
-    table = torch.where(first == total, levels, ((up_to-first)*(255/(total-first))).clamp(0, 255).round())
+    table = torch.where(
+        first == total, levels, ((up_to - first) * (255 / (total - first))).clamp(0, 255).round()
+    )
     return table.gather(1, x.flatten(1).long()).view_as(x)
 
 # %% ../nbs/api/05_corruptions.ipynb #54bbafa5
@@ -585,21 +725,29 @@ EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 def _around(x:Tensor)->list[list[Tensor]]:
     "The images `(N, H, W)` shifted to each of the 3 x 3 neighbours; outside, they mirror"
     h, w = x.shape[-2:]
-    down, across = (_fold(torch.arange(-1, n+1, device=x.device), n, 'mirror') for n in (h, w))
+    down, across = (_fold(torch.arange(-1, n + 1, device=x.device), n, 'mirror') for n in (h, w))
     p = x.index_select(1, down).index_select(2, across)
-    return [[p[:, i:i+h, j:j+w] for j in range(3)] for i in range(3)]
+    return [[p[:, i : i + h, j : j + w] for j in range(3)] for i in range(3)]
 
 # %% ../nbs/api/05_corruptions.ipynb #b5b7b5ed
 def _relief(liquid:Tensor)->Tensor:
     "How water shines `(N, H, W)`, from 0 to 1, for a splash of whole numbers 0 to 255; 0 everywhere without a splash"
-    def blurred(x): return sum(map(sum, _around(x)))/9
+
+    def blurred(x):
+        return sum(map(sum, _around(x))) / 9
+
     depth = _equalised(blurred(_distance(_edges(liquid))).add(1e-4).floor()).to(liquid)
-    embossed = sum(weight*part for weights, parts in zip(EMBOSS, _around(depth)) for weight, part in zip(weights, parts) if weight)
-    shine = liquid*blurred(embossed.clamp(0, 255)).round()
-    return shine/shine.amax((1, 2), keepdim=True).clamp(min=1)
+    embossed = sum(
+        weight * part
+        for weights, parts in zip(EMBOSS, _around(depth))
+        for weight, part in zip(weights, parts)
+        if weight
+    )
+    shine = liquid * blurred(embossed.clamp(0, 255)).round()
+    return shine / shine.amax((1, 2), keepdim=True).clamp(min=1)
 
 # %% ../nbs/api/05_corruptions.ipynb #fb3e8ac0
-WATER, MUD = (175/255, 238/255, 238/255), (63/255, 42/255, 20/255) # Pale turquoise and brown
+WATER, MUD = (175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255)  # Pale turquoise and brown
 
 # %% ../nbs/api/05_corruptions.ipynb #4c1dc7a9
 def spatter(
@@ -614,44 +762,56 @@ def spatter(
     colour = colour if x.shape[1] == 3 else _luminance(colour)
     if mud:
         cover = _smooth((noise > least).to(x), amount)
-        cover = cover.masked_fill(cover < .8, 0)
-        return x*(1-cover)+colour*cover
+        cover = cover.masked_fill(cover < 0.8, 0)
+        return x * (1 - cover) + colour * cover
     liquid = noise.masked_fill(noise < least, 0).clamp_(0, 1).mul_(255).floor_()
-    return x+amount*_relief(liquid[:, 0]).to(x)[:, None]*colour
+    return x + amount * _relief(liquid[:, 0]).to(x)[:, None] * colour
 
 # %% ../nbs/api/05_corruptions.ipynb #2a869039
-KINDS = dict(noise=(gaussian_noise, shot_noise, impulse_noise), blur=(defocus_blur, glass_blur, motion_blur, zoom_blur),
-             weather=(snow, frost, fog, brightness), digital=(contrast, elastic_transform, pixelate, jpeg_compression),
-             extra=(speckle_noise, gaussian_blur, spatter, saturate))
+KINDS = dict(
+    noise=(gaussian_noise, shot_noise, impulse_noise),
+    blur=(defocus_blur, glass_blur, motion_blur, zoom_blur),
+    weather=(snow, frost, fog, brightness),
+    digital=(contrast, elastic_transform, pixelate, jpeg_compression),
+    extra=(speckle_noise, gaussian_blur, spatter, saturate),
+)
 CORRUPTIONS = {function.__name__: function for kind in KINDS.values() for function in kind}
 BENCHMARK, EXTRA = tuple(CORRUPTIONS)[:15], tuple(CORRUPTIONS)[15:]
 
 # %% ../nbs/api/05_corruptions.ipynb #07f825e6
 def _check_choice(name:str, severity:int):
     "A known type, and a severity of 1 to 5"
-    if name not in CORRUPTIONS: raise ValueError(f'unknown corruption {name!r}; there are {", ".join(CORRUPTIONS)}')
-    if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5): raise ValueError(f'severity is {severity!r}; expected 1, 2, 3, 4 or 5')
+    if name not in CORRUPTIONS:
+        raise ValueError(f'unknown corruption {name!r}; there are {", ".join(CORRUPTIONS)}')
+    if isinstance(severity, bool) or severity not in (1, 2, 3, 4, 5):
+        raise ValueError(f'severity is {severity!r}; expected 1, 2, 3, 4 or 5')
 
 # %% ../nbs/api/05_corruptions.ipynb #6e42fafd
 def _check(x:Tensor, name:str, severity:int):
     "A known type, a severity of 1 to 5, float images of one or three channels in [0, 1]"
     _check_choice(name, severity)
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f'expected a float tensor of images in [0, 1], got {getattr(x, "dtype", type(x).__name__)}; uint8 pixels become such images divided by 255')
+        raise ValueError(
+            f'expected a float tensor of images in [0, 1], got {getattr(x, "dtype", type(x).__name__)}; uint8 pixels become such images divided by 255'
+        )
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape[2:]:
         raise ValueError(f'expected images (N, C, H, W) with C = 1 or 3, got shape {tuple(x.shape)}')
     low, high = torch.stack(torch.aminmax(x.detach())).tolist() if len(x) else (0, 0)
-    if not (low >= 0 and high <= 1): raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f'expected images in [0, 1], got pixels from {low:g} to {high:g}')
 
 # %% ../nbs/api/05_corruptions.ipynb #69a7295c
 def _each(work:Callable, groups:list[tuple], parallel:bool):
     "Call `work(*group)` for each group; in as many threads as torch has, of one thread each, when `parallel`"
     threads = min(torch.get_num_threads(), len(groups)) if parallel else 1
-    if threads <= 1: return [work(*group) for group in groups]
+    if threads <= 1:
+        return [work(*group) for group in groups]
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool: return list(pool.map(work, *zip(*groups)))
-    finally: torch.set_num_threads(before)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, *zip(*groups)))
+    finally:
+        torch.set_num_threads(before)
 
 # %% ../nbs/api/05_corruptions.ipynb #bf27e82c
 def corrupt(
@@ -662,21 +822,28 @@ def corrupt(
 )->Tensor: # Corrupted images in [0, 1], like `x`
     "One of the common corruptions of Hendrycks and Dietterich (2019)"
     _check(x, name, severity)
-    with torch.inference_mode(False): out = torch.empty_like(x)
-    size = max(1, GROUP//(x.shape[2]*x.shape[3]))
+    with torch.inference_mode(False):
+        out = torch.empty_like(x)
+    size = max(1, GROUP // (x.shape[2] * x.shape[3]))
+
     @torch.no_grad()
     def one(group, target, images):
         images = images.contiguous() if x.dtype in (torch.float32, torch.float64) else images.float()
         target.copy_(CORRUPTIONS[name](images, severity, Draws(name, seed, group, images)).clamp_(0, 1))
-    if len(x): _each(one, list(zip(range(len(x)), out.split(size), x.split(size))), parallel=x.device.type == 'cpu')
+
+    if len(x):
+        _each(one, list(zip(range(len(x)), out.split(size), x.split(size))), parallel=x.device.type == 'cpu')
     return out
 
 # %% ../nbs/api/05_corruptions.ipynb #1aea0379
 def _array(file:Path)->np.ndarray:
     "A NumPy array of plain numbers, read where it is needed"
-    if not file.is_file(): raise FileNotFoundError(f'no file {file}')
-    try: return np.load(file, mmap_mode='r', allow_pickle=False)
-    except Exception as error: raise ValueError(f'{file}: not a readable .npy of plain numbers ({error})') from error
+    if not file.is_file():
+        raise FileNotFoundError(f'no file {file}')
+    try:
+        return np.load(file, mmap_mode='r', allow_pickle=False)
+    except Exception as error:
+        raise ValueError(f'{file}: not a readable .npy of plain numbers ({error})') from error
 
 # %% ../nbs/api/05_corruptions.ipynb #a4f62f62
 def corrupted_arrays(
@@ -686,15 +853,27 @@ def corrupted_arrays(
 )->tuple[Tensor,Tensor]: # Images `(N, C, H, W)`, uint8, and their labels `(N,)`
     "One severity of one type from a folder in the layout of CIFAR-10-C"
     _check_choice(name, severity)
-    file = Path(folder)/f'{name}.npy'
-    images, labels = _array(file), _array(Path(folder)/'labels.npy')
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images)%5 or len(images) == 0:
-        raise ValueError(f'{file}: expected uint8 images (5 N, H, W, C) with C = 1 or 3, got {images.dtype} {images.shape}')
+    file = Path(folder) / f'{name}.npy'
+    images, labels = _array(file), _array(Path(folder) / 'labels.npy')
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[-1] not in (1, 3)
+        or len(images) % 5
+        or len(images) == 0
+    ):
+        raise ValueError(
+            f'{file}: expected uint8 images (5 N, H, W, C) with C = 1 or 3, got {images.dtype} {images.shape}'
+        )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in 'ui':
-        raise ValueError(f'labels.npy beside {file}: expected {len(images)} whole numbers, got {labels.dtype} {labels.shape}')
-    n = len(images)//5
-    part = slice((severity-1)*n, severity*n)
-    return torch.from_numpy(images[part].transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels[part].astype(np.int64))
+        raise ValueError(
+            f'labels.npy beside {file}: expected {len(images)} whole numbers, got {labels.dtype} {labels.shape}'
+        )
+    n = len(images) // 5
+    part = slice((severity - 1) * n, severity * n)
+    return torch.from_numpy(images[part].transpose(0, 3, 1, 2).copy()), torch.from_numpy(
+        labels[part].astype(np.int64)
+    )
 
 # %% ../nbs/api/05_corruptions.ipynb #9e79572b
 def corrupted(
@@ -706,11 +885,18 @@ def corrupted(
     folder:str|Path|None=None, # Where published arrays lie, of these very images in this order; those that are not there are generated
 )->tuple[Tensor,str]: # Images like `x`, and where they come from: 'official arrays' or 'generated, seed 0'
     "Published images where a folder has them, generated ones elsewhere"
-    if folder is not None and not Path(folder).is_dir(): raise FileNotFoundError(f'no folder {folder}')
-    if folder is None or name in CORRUPTIONS and not (Path(folder)/f'{name}.npy').exists():
+    if folder is not None and not Path(folder).is_dir():
+        raise FileNotFoundError(f'no folder {folder}')
+    if folder is None or name in CORRUPTIONS and not (Path(folder) / f'{name}.npy').exists():
         return corrupt(x, name, severity, seed), f'generated, seed {seed}'
     images, labels = corrupted_arrays(folder, name, severity)
-    if len(images) < len(x) or images.shape[1:] != x.shape[1:] or not torch.equal(labels[:len(y)], y.cpu().long()):
-        raise ValueError(f'{folder}: {name}.npy holds {len(images)} images {tuple(images.shape[1:])} a severity; expected those of the {len(x)} '
-                         f'{tuple(x.shape[1:])} given, with the same labels in the same order')
-    return images[:len(x)].to(x.device, x.dtype)/255, 'official arrays'
+    if (
+        len(images) < len(x)
+        or images.shape[1:] != x.shape[1:]
+        or not torch.equal(labels[: len(y)], y.cpu().long())
+    ):
+        raise ValueError(
+            f'{folder}: {name}.npy holds {len(images)} images {tuple(images.shape[1:])} a severity; expected those of the {len(x)} '
+            f'{tuple(x.shape[1:])} given, with the same labels in the same order'
+        )
+    return images[: len(x)].to(x.device, x.dtype) / 255, 'official arrays'

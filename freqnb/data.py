@@ -40,14 +40,14 @@ from torch.utils.data import DataLoader, Dataset
 def _shifted(x:Tensor, dy:Tensor, dx:Tensor, mirrored:Tensor, pad:int)->Tensor:
     "The window of each zero-padded image that starts at `dy`, `dx`, mirrored where `mirrored`; channels-last"
     n, c, h, w = x.shape
-    rows, cols = h + 2*pad, w + 2*pad
+    rows, cols = h + 2 * pad, w + 2 * pad
     padded = x.new_zeros(n, rows, cols, c)
-    padded[:, pad:pad + h, pad:pad + w] = x.permute(0, 2, 3, 1)
-    kind = torch.int32 if n*rows*cols < 2**31 else torch.int64
+    padded[:, pad : pad + h, pad : pad + w] = x.permute(0, 2, 3, 1)
+    kind = torch.int32 if n * rows * cols < 2**31 else torch.int64
     first, down, across = (torch.arange(k, device=x.device, dtype=kind) for k in (n, h, w))
     across = torch.where(mirrored[:, None], w - 1 - across, across) + dx.to(kind)[:, None]
-    down = (first*rows + dy.to(kind))[:, None] + down
-    index = (down[:, :, None]*cols + across[:, None, :]).flatten()
+    down = (first * rows + dy.to(kind))[:, None] + down
+    index = (down[:, :, None] * cols + across[:, None, :]).flatten()
     return padded.view(-1, c).index_select(0, index).view(n, h, w, c).permute(0, 3, 1, 2)
 
 # %% ../nbs/api/00_data.ipynb #bff16606
@@ -58,17 +58,20 @@ def augment(
     flip:bool=True, # Mirror each image left to right with probability one half?
 )->Tensor: # Images of the same shape and type, in channels-last layout
     "Crop every image at a random place of its padded self, and mirror half of them"
-    if pad < 0: raise ValueError(f'pad is {pad}; expected 0 or more pixels')
+    if pad < 0:
+        raise ValueError(f'pad is {pad}; expected 0 or more pixels')
     device = x.device if generator is None else generator.device
     draw = lambda high, *shape: torch.randint(high, shape, generator=generator, device=device).to(x.device)
-    dy, dx = draw(2*pad + 1, 2, len(x))
+    dy, dx = draw(2 * pad + 1, 2, len(x))
     mirrored = draw(2 if flip else 1, len(x)).bool()
     return _shifted(x, dy, dx, mirrored, pad)
 
 # %% ../nbs/api/00_data.ipynb #4b3d4caf
 def _as_float(x:Tensor)->Tensor:
     "uint8 pixels as float32 in [0, 1], floats as they are; channels-last"
-    return (x.float().div_(255) if x.dtype == torch.uint8 else x).contiguous(memory_format=torch.channels_last)
+    return (x.float().div_(255) if x.dtype == torch.uint8 else x).contiguous(
+        memory_format=torch.channels_last
+    )
 
 # %% ../nbs/api/00_data.ipynb #3833c032
 def _chosen(x:Tensor, index:Tensor)->Tensor:
@@ -78,13 +81,17 @@ def _chosen(x:Tensor, index:Tensor)->Tensor:
 # %% ../nbs/api/00_data.ipynb #590c8993
 def _spans(n:int, batch_size:int, drop_last:bool)->list[slice]:
     "Slices that cut `n` items into batches"
-    if batch_size < 1: raise ValueError(f'batch_size is {batch_size}; expected 1 or more')
-    return [slice(i, min(i + batch_size, n)) for i in range(0, n - batch_size + 1 if drop_last else n, batch_size)]
+    if batch_size < 1:
+        raise ValueError(f'batch_size is {batch_size}; expected 1 or more')
+    return [
+        slice(i, min(i + batch_size, n)) for i in range(0, n - batch_size + 1 if drop_last else n, batch_size)
+    ]
 
 # %% ../nbs/api/00_data.ipynb #f9bb115f
 def _order(n:int, generator:Generator|None, device:torch.device)->Tensor|None:
     "A random order of `n` items on `device`, or None without a generator"
-    if generator is not None: return torch.randperm(n, generator=generator, device=generator.device).to(device)
+    if generator is not None:
+        return torch.randperm(n, generator=generator, device=generator.device).to(device)
 
 # %% ../nbs/api/00_data.ipynb #dab60abd
 def batches(
@@ -97,31 +104,43 @@ def batches(
     drop_last:bool=False, # Leave out a last batch that is not full?
 )->Iterator[tuple[Tensor,Tensor]]: # Pairs of float images (uint8 is divided by 255, floats are kept) and labels
     "Cut images and labels into batches on their device, in channels-last layout"
-    if len(x) != len(y): raise ValueError(f'{len(x)} images with {len(y)} labels; expected one label an image')
-    if pad < 0: raise ValueError(f'pad is {pad}; expected 0 or more pixels')
+    if len(x) != len(y):
+        raise ValueError(f'{len(x)} images with {len(y)} labels; expected one label an image')
+    if pad < 0:
+        raise ValueError(f'pad is {pad}; expected 0 or more pixels')
+
     def make(index):
         part = x[index] if isinstance(index, slice) else _chosen(x, index)
         return _as_float(augment(part, generator, pad, flip) if pad or flip else part), y[index]
+
     spans, order = _spans(len(x), batch_size, drop_last), _order(len(x), generator, x.device)
     return (make(span if order is None else order[span]) for span in spans)
 
 # %% ../nbs/api/00_data.ipynb #a054256d
 def _check(x:Tensor, y:Tensor, classes:tuple[str,...], name:str)->None:
     "Raise an error that names the set when pixels, labels and classes do not fit together"
-    if x.dtype != torch.uint8: raise TypeError(f'{name}: the pixels are {x.dtype}; expected torch.uint8')
-    if x.ndim != 4: raise ValueError(f'{name}: the pixels have shape {tuple(x.shape)}; expected (N, C, H, W)')
-    if y.dtype != torch.int64: raise TypeError(f'{name}: the labels are {y.dtype}; expected torch.int64')
-    if y.ndim != 1: raise ValueError(f'{name}: the labels have shape {tuple(y.shape)}; expected (N,)')
-    if len(x) != len(y): raise ValueError(f'{name}: {len(x)} images with {len(y)} labels; expected one label an image')
+    if x.dtype != torch.uint8:
+        raise TypeError(f'{name}: the pixels are {x.dtype}; expected torch.uint8')
+    if x.ndim != 4:
+        raise ValueError(f'{name}: the pixels have shape {tuple(x.shape)}; expected (N, C, H, W)')
+    if y.dtype != torch.int64:
+        raise TypeError(f'{name}: the labels are {y.dtype}; expected torch.int64')
+    if y.ndim != 1:
+        raise ValueError(f'{name}: the labels have shape {tuple(y.shape)}; expected (N,)')
+    if len(x) != len(y):
+        raise ValueError(f'{name}: {len(x)} images with {len(y)} labels; expected one label an image')
     if len(y) and (y.min() < 0 or y.max() >= len(classes)):
-        raise ValueError(f'{name}: labels from {y.min()} to {y.max()}; expected 0 to {len(classes) - 1}, '
-                         f'one for each of the {len(classes)} classes')
+        raise ValueError(
+            f'{name}: labels from {y.min()} to {y.max()}; expected 0 to {len(classes) - 1}, '
+            f'one for each of the {len(classes)} classes'
+        )
 
 # %% ../nbs/api/00_data.ipynb #591b376f
 def _digest(*parts:bytes|np.ndarray)->str:
     "The first 16 hexadecimal digits of a sha256 over `parts`"
     total = hashlib.sha256()
-    for part in parts: total.update(part)
+    for part in parts:
+        total.update(part)
     return total.hexdigest()[:16]
 
 # %% ../nbs/api/00_data.ipynb #1b50621f
@@ -170,13 +189,15 @@ def take(self:Images,
     n:int, # How many
 )->'Images': # A smaller set
     "The first `n` images"
-    if not 0 <= n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
+    if not 0 <= n <= len(self):
+        raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
     return self[:n]
 
 # %% ../nbs/api/00_data.ipynb #3c11b250
 def _pick(x:Tensor, index:slice|Tensor)->Tensor:
     "`x[index]`, in channels-last layout where it is copied"
-    if not isinstance(index, Tensor): return x[index]
+    if not isinstance(index, Tensor):
+        return x[index]
     return _chosen(x, (index.nonzero()[:, 0] if index.dtype == torch.bool else index).to(x.device))
 
 # %% ../nbs/api/00_data.ipynb #d9776372
@@ -185,7 +206,9 @@ class Splits(NamedTuple):
     train:Images # Images to fit on
     valid:Images # Images held out of the training images, to choose by
     test:Images # Images to report on
-    def __repr__(self)->str: return '\n'.join(f'{part:5} {images}' for part, images in self._asdict().items())
+
+    def __repr__(self) -> str:
+        return '\n'.join(f'{part:5} {images}' for part, images in self._asdict().items())
 
 # %% ../nbs/api/00_data.ipynb #4f97439e
 def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
@@ -193,14 +216,15 @@ def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
     generator, held = torch.Generator().manual_seed(seed), torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique():
         where = (y == label).nonzero()[:, 0]
-        count = min(max(round(valid*len(where)), 1), len(where) - 1) if valid else 0
+        count = min(max(round(valid * len(where)), 1), len(where) - 1) if valid else 0
         held[where[torch.randperm(len(where), generator=generator)[:count]]] = True
     return held
 
 # %% ../nbs/api/00_data.ipynb #611b9802
 def _split(images:Images, test:Images, valid:float, seed:int)->Splits:
     "Hold the fraction `valid` of `images` out"
-    if not 0 <= valid < 1: raise ValueError(f'valid is {valid}; expected a fraction, 0 <= valid < 1')
+    if not 0 <= valid < 1:
+        raise ValueError(f'valid is {valid}; expected a fraction, 0 <= valid < 1')
     held = _held_out(images.y, valid, seed)
     return Splits(images[~held] if valid else images, images[held], test)
 
@@ -224,13 +248,15 @@ def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
     down, across = waves.T
     radius = waves.double().norm(dim=1)
     keep = ((down > 0) | (across > 0)) & (radius >= band[0]) & (radius <= band[1])
-    return waves[keep & (2*down < h) & (2*across.abs() < w)]
+    return waves[keep & (2 * down < h) & (2 * across.abs() < w)]
 
 # %% ../nbs/api/00_data.ipynb #822dcf69
 def _basis(waves:Tensor, h:int, w:int)->Tensor:
     "Cosines and sines `(2M, H, W)` of the given waves `(M, 2)`, scaled so that a sum of all has rms 1"
-    angle = waves[:, 0, None, None]*torch.arange(h)[:, None]/h + waves[:, 1, None, None]*torch.arange(w)/w
-    return torch.cat([(2*math.pi*angle).cos(), -(2*math.pi*angle).sin()])*math.sqrt(2/len(waves))
+    angle = (
+        waves[:, 0, None, None] * torch.arange(h)[:, None] / h + waves[:, 1, None, None] * torch.arange(w) / w
+    )
+    return torch.cat([(2 * math.pi * angle).cos(), -(2 * math.pi * angle).sin()]) * math.sqrt(2 / len(waves))
 
 # %% ../nbs/api/00_data.ipynb #20bce0c0
 def _sum_of_waves(basis:Tensor, phases:Tensor)->Tensor:
@@ -240,20 +266,24 @@ def _sum_of_waves(basis:Tensor, phases:Tensor)->Tensor:
 # %% ../nbs/api/00_data.ipynb #c9a68c8b
 def _shapes(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
     "A function that draws the shape of every class `(K, n, H, W)`, moved by the same few pixels for each of `n` images"
-    waves, reach = _ring_waves(band, h, w), min(h, w)//16
-    template = torch.stack([torch.rand(len(waves), generator=torch.Generator().manual_seed(k)) for k in range(classes)])
+    waves, reach = _ring_waves(band, h, w), min(h, w) // 16
+    template = torch.stack(
+        [torch.rand(len(waves), generator=torch.Generator().manual_seed(k)) for k in range(classes)]
+    )
     basis = _basis(waves, h, w)
+
     def draw(n, generator):
-        moves = torch.randint(-reach, reach + 1, (n, 2), generator=generator)/torch.tensor([h, w])
-        return _sum_of_waves(basis, 2*math.pi*(template[:, None] - moves @ waves.T.float()))
+        moves = torch.randint(-reach, reach + 1, (n, 2), generator=generator) / torch.tensor([h, w])
+        return _sum_of_waves(basis, 2 * math.pi * (template[:, None] - moves @ waves.T.float()))
+
     return draw
 
 # %% ../nbs/api/00_data.ipynb #25d1b352
 def _sector(waves:Tensor, label:int, classes:int)->Tensor:
     "The waves whose direction is within a quarter of a sector of the direction of `label`"
-    direction = torch.atan2(waves[:, 0].double(), waves[:, 1].double())*classes/math.pi
-    off = (direction - label + classes/2).remainder(classes) - classes/2
-    return waves[off.abs() <= .25 + 1e-9]
+    direction = torch.atan2(waves[:, 0].double(), waves[:, 1].double()) * classes / math.pi
+    off = (direction - label + classes / 2).remainder(classes) - classes / 2
+    return waves[off.abs() <= 0.25 + 1e-9]
 
 # %% ../nbs/api/00_data.ipynb #f846a80e
 def _textures(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int,Generator],Tensor]:
@@ -262,45 +292,52 @@ def _textures(band:tuple[float,float], classes:int, h:int, w:int)->Callable[[int
     if min(map(len, sectors)) == 0:
         raise ValueError(f'high is {band}; expected a ring wide enough to hold waves in {classes} directions')
     bases = [_basis(waves, h, w) for waves in sectors]
+
     def draw(n, generator):
-        phases = [2*math.pi*torch.rand(n, len(waves), generator=generator) for waves in sectors]
+        phases = [2 * math.pi * torch.rand(n, len(waves), generator=generator) for waves in sectors]
         return torch.stack([_sum_of_waves(basis, phase) for basis, phase in zip(bases, phases)])
+
     return draw
 
 # %% ../nbs/api/00_data.ipynb #c7ebe4da
 def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     "Random images `(n, C, H, W)` of mean 0 and rms 1 whose amplitudes fall as one over the frequency"
-    down, across = torch.fft.fftfreq(h, 1/h)[:, None], torch.fft.rfftfreq(w, 1/w)
+    down, across = torch.fft.fftfreq(h, 1 / h)[:, None], torch.fft.rfftfreq(w, 1 / w)
     radius = (down.square() + across.square()).sqrt()
     spectrum = torch.fft.rfft2(torch.randn(n, channels, h, w, generator=generator))
-    drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum/radius, 0), s=(h, w))
-    return drawn/drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
+    drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum / radius, 0), s=(h, w))
+    return drawn / drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 # %% ../nbs/api/00_data.ipynb #f47759cb
 def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, texture:Tensor)->Tensor:
     "Background plus the `shape` and the `texture` of each image, scaled by one class-blind factor an image, as uint8"
     with_shape, images = background + shapes[:, :, None], torch.arange(len(background))
     peak = lambda x: torch.linalg.vector_norm(x.flatten(2), math.inf, dim=2).amax(0)
-    scale = .5/(peak(with_shape) + peak(textures))
+    scale = 0.5 / (peak(with_shape) + peak(textures))
     planted = with_shape[shape, images] + textures[texture, images][:, None]
-    return planted.mul_(255*scale[:, None, None, None]).add_(127.5).round_().to(torch.uint8)
+    return planted.mul_(255 * scale[:, None, None, None]).add_(127.5).round_().to(torch.uint8)
 
 # %% ../nbs/api/00_data.ipynb #9c0ffff2
 def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w:int)->bool:
     "Is the signal there? Raise an error when its ring does not fit the image"
-    if band is None or strength == 0: return False
-    if strength < 0: raise ValueError(f'{name}_strength is {strength}; expected 0 or more')
-    if len(band) != 2 or not 0 < band[0] <= band[1] <= min(h, w)/2:
-        raise ValueError(f'{name} is {band}; expected two radii with 0 < first <= second <= {min(h, w)/2:g}, '
-                         f'the most cycles an image of {h}x{w} holds')
-    if not len(_ring_waves(band, h, w)): raise ValueError(f'{name} is {band}; expected a ring that holds whole waves')
+    if band is None or strength == 0:
+        return False
+    if strength < 0:
+        raise ValueError(f'{name}_strength is {strength}; expected 0 or more')
+    if len(band) != 2 or not 0 < band[0] <= band[1] <= min(h, w) / 2:
+        raise ValueError(
+            f'{name} is {band}; expected two radii with 0 < first <= second <= {min(h, w) / 2:g}, '
+            f'the most cycles an image of {h}x{w} holds'
+        )
+    if not len(_ring_waves(band, h, w)):
+        raise ValueError(f'{name} is {band}; expected a ring that holds whole waves')
     return True
 
 # %% ../nbs/api/00_data.ipynb #0319b011
 def _planted_labels(n:int, classes:int, conflict:bool, generator:Generator)->tuple[Tensor,Tensor]:
     "Balanced labels of the shapes and of the textures: equal, or different for every image"
     shapes = (torch.arange(n) % classes)[torch.randperm(n, generator=generator)]
-    return shapes, (shapes + conflict*torch.randint(1, classes, (n,), generator=generator)) % classes
+    return shapes, (shapes + conflict * torch.randint(1, classes, (n,), generator=generator)) % classes
 
 # %% ../nbs/api/00_data.ipynb #ed0855b2
 def planted(
@@ -317,25 +354,33 @@ def planted(
 )->Planted: # The images; `y` is the shape's class where there is a shape, else the texture's
     "Make images whose class lies in the bands we choose"
     h, w = (size, size) if isinstance(size, int) else size
-    if channels not in (1, 3): raise ValueError(f'channels is {channels}; expected 1 or 3')
-    if classes < 2: raise ValueError(f'classes is {classes}; expected 2 or more')
-    has_low, has_high = _check_ring('low', low, low_strength, h, w), _check_ring('high', high, high_strength, h, w)
+    if channels not in (1, 3):
+        raise ValueError(f'channels is {channels}; expected 1 or 3')
+    if classes < 2:
+        raise ValueError(f'classes is {classes}; expected 2 or more')
+    has_low, has_high = (
+        _check_ring('low', low, low_strength, h, w),
+        _check_ring('high', high, high_strength, h, w),
+    )
     if conflict and not (has_low and has_high):
-        raise ValueError('conflict needs a shape and a texture; '
-                         f'low is {low} at {low_strength}, high is {high} at {high_strength}')
+        raise ValueError(
+            'conflict needs a shape and a texture; '
+            f'low is {low} at {low_strength}, high is {high} at {high_strength}'
+        )
     generator = torch.Generator().manual_seed(seed)
     shape, texture = _planted_labels(n, classes, conflict, generator)
     nothing = lambda n, generator: torch.zeros(1, 1, 1, 1).expand(classes, n, h, w)
     shapes = _shapes(low, classes, h, w) if has_low else nothing
     textures = _textures(high, classes, h, w) if has_high else nothing
     x = torch.empty(n, channels, h, w, dtype=torch.uint8)
-    for span in _spans(n, max(1, 2**21//(classes*channels*h*w)), drop_last=False):
+    for span in _spans(n, max(1, 2**21 // (classes * channels * h * w)), drop_last=False):
         count = span.stop - span.start
-        drawn = low_strength*shapes(count, generator), high_strength*textures(count, generator)
+        drawn = low_strength * shapes(count, generator), high_strength * textures(count, generator)
         x[span] = _plant(_background(count, channels, h, w, generator), *drawn, shape[span], texture[span])
     y, names = shape if has_low or not has_high else texture, tuple(f'class {k}' for k in range(classes))
-    return Planted(x, y, names, 'planted', shapes=shape if has_low else None,
-                   textures=texture if has_high else None)
+    return Planted(
+        x, y, names, 'planted', shapes=shape if has_low else None, textures=texture if has_high else None
+    )
 
 # %% ../nbs/api/00_data.ipynb #ee593e95
 def home()->Path: # The folder, which need not exist yet
@@ -351,7 +396,8 @@ def replace_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}-{secrets.token_hex(4)}')
     try:
-        with open(beside, 'xb') as file: write(file)
+        with open(beside, 'xb') as file:
+            write(file)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -366,27 +412,37 @@ def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             missing = [key for key in ARRAYS if key not in arrays]
-            if missing: raise KeyError(f'no array {", ".join(missing)}; expected {", ".join(ARRAYS)}')
+            if missing:
+                raise KeyError(f'no array {", ".join(missing)}; expected {", ".join(ARRAYS)}')
             return {key: arrays[key] for key in ARRAYS}
-    except KeyError as error: raise ValueError(f'{file}: {error.args[0]}') from error
-    except Exception as error: raise ValueError(f'{file}: not a readable .npz of plain arrays ({error})') from error
+    except KeyError as error:
+        raise ValueError(f'{file}: {error.args[0]}') from error
+    except Exception as error:
+        raise ValueError(f'{file}: not a readable .npz of plain arrays ({error})') from error
 
 # %% ../nbs/api/00_data.ipynb #195876e3
 def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     "uint8 pixels `(N, C, H, W)` from `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`"
-    if array.dtype != np.uint8: raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8')
+    if array.dtype != np.uint8:
+        raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8')
     x = torch.from_numpy(array)
-    if x.ndim == 3: return x[:, None]
-    if x.ndim == 4 and x.shape[-1] in (1, 3): return x.permute(0, 3, 1, 2)
-    if x.ndim == 4 and x.shape[1] in (1, 3): return x
-    raise ValueError(f'{file}: {key} has shape {array.shape}; '
-                     'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3')
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[-1] in (1, 3):
+        return x.permute(0, 3, 1, 2)
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        return x
+    raise ValueError(
+        f'{file}: {key} has shape {array.shape}; '
+        'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3'
+    )
 
 # %% ../nbs/api/00_data.ipynb #1e2b6671
 def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
     "int64 labels `(N,)` from integers `(N,)` or `(N, 1)`"
-    if array.dtype.kind not in 'iu': raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
-    if array.ndim == 0 or array.shape != (len(array),) + (1,)*(array.ndim - 1):
+    if array.dtype.kind not in 'iu':
+        raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
+    if array.ndim == 0 or array.shape != (len(array),) + (1,) * (array.ndim - 1):
         raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N,)')
     return torch.from_numpy(array.astype(np.int64)).flatten()
 
@@ -394,11 +450,15 @@ def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
 def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     "The number of classes; an error when the labels have gaps or differ between the two parts"
     known, tested = train.unique().tolist(), test.unique().tolist()
-    if not known: raise ValueError(f'{file}: y_train is empty; expected images to train on')
+    if not known:
+        raise ValueError(f'{file}: y_train is empty; expected images to train on')
     gaps = sorted(set(range(known[-1] + 1)) - set(known))
     if known[0] < 0 or gaps:
-        raise ValueError(f'{file}: labels from {known[0]} to {known[-1]}, no image of {gaps}; expected 0, 1, 2, ...')
-    if known != tested: raise ValueError(f'{file}: train has the classes {known}, test has {tested}; expected the same')
+        raise ValueError(
+            f'{file}: labels from {known[0]} to {known[-1]}, no image of {gaps}; expected 0, 1, 2, ...'
+        )
+    if known != tested:
+        raise ValueError(f'{file}: train has the classes {known}, test has {tested}; expected the same')
     return len(known)
 
 # %% ../nbs/api/00_data.ipynb #e0b9955d
@@ -409,11 +469,15 @@ def _load_npz(file:Path)->tuple[Images,Images]:
     y = {part: _npz_labels(file, f'y_{part}', arrays[f'y_{part}']) for part in ('train', 'test')}
     for part in x:
         if len(x[part]) != len(y[part]):
-            raise ValueError(f'{file}: x_{part} has {len(x[part])} images, y_{part} has {len(y[part])} labels; '
-                             'expected as many')
+            raise ValueError(
+                f'{file}: x_{part} has {len(x[part])} images, y_{part} has {len(y[part])} labels; '
+                'expected as many'
+            )
     if x['train'].shape[1:] != x['test'].shape[1:]:
-        raise ValueError(f'{file}: x_train has images of {tuple(x["train"].shape[1:])}, x_test of '
-                         f'{tuple(x["test"].shape[1:])}; expected the same')
+        raise ValueError(
+            f'{file}: x_train has images of {tuple(x["train"].shape[1:])}, x_test of '
+            f'{tuple(x["test"].shape[1:])}; expected the same'
+        )
     classes = tuple(map(str, range(_same_labels(file, y['train'], y['test']))))
     return tuple(Images(x[part], y[part], classes, file.stem) for part in ('train', 'test'))
 
@@ -432,47 +496,63 @@ class _Listing(NamedTuple):
 def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
     "The folder inside `where` that holds train/ and test/: itself, or the one below"
     for depth in (0, 1):
-        holds = lambda part: {path[:depth] for path in paths if path[depth:depth + 1] == (part,)}
+        holds = lambda part: {path[:depth] for path in paths if path[depth : depth + 1] == (part,)}
         found = holds('train') & holds('test')
-        if len(found) == 1: return found.pop()
+        if len(found) == 1:
+            return found.pop()
     there = sorted({path[0] for path in paths})
-    raise FileNotFoundError(f'{where}: holds {there[:5]}; '
-                            'expected folders train/ and test/, with a folder a class in each')
+    raise FileNotFoundError(
+        f'{where}: holds {there[:5]}; expected folders train/ and test/, with a folder a class in each'
+    )
 
 # %% ../nbs/api/00_data.ipynb #2b426fe6
 def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
               files:list[tuple[str,...]])->dict[str,list[str]]:
     "The files of each class below the folder `top`, such as `train`"
-    here = lambda path: path[:len(top)] == top
+    here = lambda path: path[: len(top)] == top
     stray = [path for path in files if here(path) and len(path) <= len(top) + 1]
     if stray:
-        raise ValueError(f'{where}: {"/".join(stray[0])} lies in no class; '
-                         f'expected a folder a class in {"/".join(top)}/')
+        raise ValueError(
+            f'{where}: {"/".join(stray[0])} lies in no class; expected a folder a class in {"/".join(top)}/'
+        )
     found = {path[len(top)]: [] for path in folders if here(path) and len(path) > len(top)}
     for path in sorted(files):
-        if here(path): found.setdefault(path[len(top)], []).append('/'.join(path))
+        if here(path):
+            found.setdefault(path[len(top)], []).append('/'.join(path))
     empty = [name for name in sorted(found) if not found[name]]
-    if empty: raise ValueError(f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class')
+    if empty:
+        raise ValueError(
+            f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class'
+        )
     return dict(sorted(found.items()))
 
 # %% ../nbs/api/00_data.ipynb #98a0b722
 def _dealt(classes:dict[str,list[str]])->list[tuple[int,str]]:
     "Labels and files, each class spread evenly over the whole list"
-    places = [((j+.5)/len(names), k, name) for k, names in enumerate(classes.values()) for j, name in enumerate(names)]
+    places = [
+        ((j + 0.5) / len(names), k, name)
+        for k, names in enumerate(classes.values())
+        for j, name in enumerate(names)
+    ]
     return [(k, name) for _, k, name in sorted(places)]
 
 # %% ../nbs/api/00_data.ipynb #211890a9
 def _listing(where:Path, folders:list[str], files:list[str])->_Listing:
     "Sort paths into parts and classes"
-    clean = lambda paths: [p for p in (tuple(path.strip('/').split('/')) for path in paths)
-                           if not any(name[:1] in ('', '.') or name in LITTER for name in p)]
+    clean = lambda paths: [
+        p
+        for p in (tuple(path.strip('/').split('/')) for path in paths)
+        if not any(name[:1] in ('', '.') or name in LITTER for name in p)
+    ]
     folders, files = clean(folders), clean(files)
     top = _top(where, folders + files)
     train, test = (_by_class(where, (*top, part), folders, files) for part in ('train', 'test'))
     if not train or list(train) != list(test):
         odd = sorted(set(train) ^ set(test))
-        raise ValueError(f'{where}: train has {len(train)} classes, test has {len(test)}; expected the same, '
-                         f'at least one (different: {odd[:5]})')
+        raise ValueError(
+            f'{where}: train has {len(train)} classes, test has {len(test)}; expected the same, '
+            f'at least one (different: {odd[:5]})'
+        )
     labels, paths = zip(*_dealt(train), *_dealt(test))
     return _Listing(paths, torch.tensor(labels), sum(map(len, train.values())), tuple(train))
 
@@ -483,20 +563,24 @@ MODES = dict.fromkeys(('1', 'L', 'LA'), 'L') | dict.fromkeys(('P', 'RGB', 'RGBA'
 def _fit(image:'PIL.Image.Image', size:int)->'PIL.Image.Image':
     "Scale the shorter side to `size`, then cut the centre square out"
     from PIL import Image
-    scale = size/min(image.size)
-    wide, high = (max(size, round(side*scale)) for side in image.size)
-    left, top = (wide - size)//2, (high - size)//2
+
+    scale = size / min(image.size)
+    wide, high = (max(size, round(side * scale)) for side in image.size)
+    left, top = (wide - size) // 2, (high - size) // 2
     return image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 # %% ../nbs/api/00_data.ipynb #d2b008bc
 def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(H, W, 1 or 3)` of an image file, and whether it is a JPEG"
     from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            if opened.mode not in MODES: raise ValueError(f'pixels of mode {opened.mode}; expected 8 bits a channel')
+            if opened.mode not in MODES:
+                raise ValueError(f'pixels of mode {opened.mode}; expected 8 bits a channel')
             image = opened if opened.mode == MODES[opened.mode] else opened.convert(MODES[opened.mode])
-            if size: image = _fit(image, size)
+            if size:
+                image = _fit(image, size)
             pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
             return pixels, opened.format in ('JPEG', 'MPO')
     except Exception as error:
@@ -507,16 +591,20 @@ def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
 def _same_size(first:str, shape:tuple[int,...], name:str, other:tuple[int,...])->None:
     "Raise an error that names both files when their sizes differ"
     if shape[:2] != other[:2]:
-        raise ValueError(f'{first} is {shape[0]}x{shape[1]} and {name} is {other[0]}x{other[1]}; '
-                         f'expected one size, or size= to bring all images to')
+        raise ValueError(
+            f'{first} is {shape[0]}x{shape[1]} and {name} is {other[0]}x{other[1]}; '
+            f'expected one size, or size= to bring all images to'
+        )
 
 # %% ../nbs/api/00_data.ipynb #d6240f27
 def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], size:int|None)->tuple[np.ndarray,bool]:
     "Pixels `(N, H, W, 1 or 3)` of all files, and whether any is a JPEG"
     from tqdm import tqdm
+
     content = read(files[0])
     first, _ = _decode(f'{where}/{files[0]}', content, size)
     pixels = np.empty((len(files), *first.shape[:2], 3), np.uint8)
+
     def fill(span):
         jpeg = grey = 0
         for i in range(span.start, span.stop):
@@ -524,9 +612,12 @@ def _decode_all(where:Path, files:tuple[str,...], read:Callable[[str],bytes], si
             _same_size(f'{where}/{files[0]}', first.shape, f'{where}/{files[i]}', image.shape)
             pixels[i], jpeg, grey = image, jpeg + is_jpeg, grey + (image.shape[2] == 1)
         return span.stop - span.start, jpeg, grey
+
     counts = []
-    with (ThreadPoolExecutor(os.cpu_count() if len(content) > 2**14 else 1) as pool,
-          tqdm(total=len(files), unit=' images', leave=False, disable=len(files) < 2000) as bar):
+    with (
+        ThreadPoolExecutor(os.cpu_count() if len(content) > 2**14 else 1) as pool,
+        tqdm(total=len(files), unit=' images', leave=False, disable=len(files) < 2000) as bar,
+    ):
         try:
             for count in pool.map(fill, _spans(len(files), 256, drop_last=False)):
                 counts.append(count)
@@ -543,13 +634,13 @@ def _free_memory()->int:
     facts = Path('/proc/meminfo')
     if facts.exists():
         lines = facts.read_text().splitlines()
-        return next(int(line.split()[1])*1024 for line in lines if line.startswith('MemAvailable'))
-    return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')//2 if hasattr(os, 'sysconf') else 2**32
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith('MemAvailable'))
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2 if hasattr(os, 'sysconf') else 2**32
 
 # %% ../nbs/api/00_data.ipynb #e6f65dc8
 def _fits(count:int, shape:tuple[int,...])->bool:
     "Would `count` decoded images fill at most half of the free memory?"
-    return count*shape[0]*shape[1]*3 <= _free_memory()//2
+    return count * shape[0] * shape[1] * 3 <= _free_memory() // 2
 
 # %% ../nbs/api/00_data.ipynb #f56d144e
 def _in_memory(where:Path, listing:_Listing, read:Callable[[str],bytes], name:str, size:int|None)->tuple[Images,Images]:
@@ -566,7 +657,7 @@ class _Files(Dataset):
         self.folder, self.files, self.size, self.first = folder, files, size, None
 
     def __getitem__(self, i:int)->Tensor:
-        name = str(self.folder/self.files[i])
+        name = str(self.folder / self.files[i])
         pixels, _ = _decode(name, Path(name).read_bytes(), self.size)
         self.first = self.first or (name, pixels.shape)
         _same_size(*self.first, name, pixels.shape)
@@ -602,15 +693,19 @@ class StreamedImages:
         order = _order(len(self), generator, torch.device('cpu'))
         order = torch.arange(len(self)) if order is None else order
         wanted = [order[span] for span in _spans(len(self), batch_size, drop_last)]
-        loader = DataLoader(_Files(self.folder, self.files, self.size), batch_sampler=[w.tolist() for w in wanted],
-                            num_workers=min(4, os.cpu_count()), generator=torch.Generator())
+        loader = DataLoader(
+            _Files(self.folder, self.files, self.size),
+            batch_sampler=[w.tolist() for w in wanted],
+            num_workers=min(4, os.cpu_count()),
+            generator=torch.Generator(),
+        )
         change = lambda x: augment(x, generator, pad, flip) if pad or flip else x
         return ((_as_float(change(x)), self.y[w]) for x, w in zip(loader, wanted))
 
     @cached_property
     def fingerprint(self)->str:
         "A short hash of the files' names and sizes, labels and classes"
-        sizes = [(self.folder/file).stat().st_size for file in self.files]
+        sizes = [(self.folder / file).stat().st_size for file in self.files]
         return _digest(json.dumps([self.files, sizes, self.y.tolist(), self.classes, self.size]).encode())
 
 # %% ../nbs/api/00_data.ipynb #899fbebf
@@ -619,7 +714,8 @@ def take(self:StreamedImages,
     n:int, # How many
 )->Images: # A set in memory
     "The first `n` images, in memory"
-    if not 0 < n <= len(self): raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
+    if not 0 < n <= len(self):
+        raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
     images = _Files(self.folder, self.files, self.size)
     return Images(torch.stack([images[i] for i in range(n)]), self.y[:n], self.classes, self.name, self.lossy)
 
@@ -629,22 +725,27 @@ def _walk(folder:Path)->tuple[list[str],list[str]]:
     folders, files = [], []
     for here, below, names in os.walk(folder, followlinks=True):
         for name in below:
-            if (link := Path(here, name)).is_symlink() and Path(here).resolve().is_relative_to(link.resolve()):
+            if (link := Path(here, name)).is_symlink() and Path(here).resolve().is_relative_to(
+                link.resolve()
+            ):
                 raise ValueError(f'{link}: links back to a folder it lies in; expected a tree')
         inside = Path(here).relative_to(folder)
-        folders += [(inside/name).as_posix() for name in below]
-        files += [(inside/name).as_posix() for name in names]
+        folders += [(inside / name).as_posix() for name in below]
+        files += [(inside / name).as_posix() for name in names]
     return folders, files
 
 # %% ../nbs/api/00_data.ipynb #9cfc3862
 def _load_tree(folder:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a class-per-folder tree, streamed when they would not fit into memory"
     listing = _listing(folder, *_walk(folder))
-    name, read = folder.resolve().name, lambda file: (folder/file).read_bytes()
-    first, jpeg = _decode(str(folder/listing.files[0]), read(listing.files[0]), size)
-    if _fits(len(listing.files), first.shape): return _in_memory(folder, listing, read, name, size)
-    whole = StreamedImages(folder, listing.files, listing.y, listing.classes, name, 'jpeg' if jpeg else '', size)
-    return whole[:listing.train], whole[listing.train:]
+    name, read = folder.resolve().name, lambda file: (folder / file).read_bytes()
+    first, jpeg = _decode(str(folder / listing.files[0]), read(listing.files[0]), size)
+    if _fits(len(listing.files), first.shape):
+        return _in_memory(folder, listing, read, name, size)
+    whole = StreamedImages(
+        folder, listing.files, listing.y, listing.classes, name, 'jpeg' if jpeg else '', size
+    )
+    return whole[: listing.train], whole[listing.train :]
 
 # %% ../nbs/api/00_data.ipynb #088a4b45
 def _check_member(file:Path, member:zipfile.ZipInfo)->None:
@@ -658,9 +759,12 @@ def _check_member(file:Path, member:zipfile.ZipInfo)->None:
 # %% ../nbs/api/00_data.ipynb #bb53a434
 def _open_zip(file:Path)->zipfile.ZipFile:
     "An open zip, all of whose members are safe"
-    try: opened = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError) as error: raise ValueError(f'{file}: not a readable zip ({error})') from error
-    for member in opened.infolist(): _check_member(file, member)
+    try:
+        opened = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f'{file}: not a readable zip ({error})') from error
+    for member in opened.infolist():
+        _check_member(file, member)
     return opened
 
 # %% ../nbs/api/00_data.ipynb #8cc48268
@@ -670,65 +774,101 @@ def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
         members = opened.infolist()
         names = [member.filename for member in members if not member.is_dir()]
         listing = _listing(file, [member.filename for member in members if member.is_dir()], names)
+
         def read(name):
-            try: return opened.read(name)
-            except Exception as error: raise ValueError(f'{file}: cannot read its member {name} ({error})') from error
-        if sum(member.file_size for member in members) > _free_memory()//2 or not _fits(
-                len(listing.files), _decode(f'{file}/{listing.files[0]}', read(listing.files[0]), size)[0].shape):
-            raise MemoryError(f'{file}: its images would fill over half of the free memory; unpack it, give the folder')
+            try:
+                return opened.read(name)
+            except Exception as error:
+                raise ValueError(f'{file}: cannot read its member {name} ({error})') from error
+
+        if sum(member.file_size for member in members) > _free_memory() // 2 or not _fits(
+            len(listing.files), _decode(f'{file}/{listing.files[0]}', read(listing.files[0]), size)[0].shape
+        ):
+            raise MemoryError(
+                f'{file}: its images would fill over half of the free memory; unpack it, give the folder'
+            )
         return _in_memory(file, listing, read, file.stem, size)
 
 # %% ../nbs/api/00_data.ipynb #4e3b79ce
 def _load_zip(file:Path, size:int|None)->tuple[Images,Images]:
     "Training and test images of a zip, from the cache when this very zip was decoded before"
-    with open(file, 'rb') as opened: key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
-    cache = home()/'cache'/f'{file.stem}-{key}-{size or "as-is"}-dealt.pt'
+    with open(file, 'rb') as opened:
+        key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
+    cache = home() / 'cache' / f'{file.stem}-{key}-{size or "as-is"}-dealt.pt'
     if cache.exists():
-        try: kept = torch.load(cache, weights_only=True)
-        except Exception as error: raise ValueError(f'{cache}: not readable ({error}); delete it') from error
+        try:
+            kept = torch.load(cache, weights_only=True)
+        except Exception as error:
+            raise ValueError(f'{cache}: not readable ({error}); delete it') from error
         return tuple(Images(x, y, tuple(kept['classes']), file.stem, kept['lossy']) for x, y in kept['parts'])
     train, test = _decode_zip(file, size)
     kept = dict(parts=[(train.x, train.y), (test.x, test.y)], classes=list(train.classes), lossy=train.lossy)
-    try: replace_file(cache, lambda opened: torch.save(kept, opened))
-    except OSError as error: warnings.warn(f'{cache}: not kept, {file.name} will be decoded again next time ({error})')
+    try:
+        replace_file(cache, lambda opened: torch.save(kept, opened))
+    except OSError as error:
+        warnings.warn(f'{cache}: not kept, {file.name} will be decoded again next time ({error})')
     return train, test
 
 # %% ../nbs/api/00_data.ipynb #2fc5b276
-FASHION_CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat',
-                   'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
+FASHION_CLASSES = (
+    'T-shirt/top',
+    'Trouser',
+    'Pullover',
+    'Dress',
+    'Coat',
+    'Sandal',
+    'Shirt',
+    'Sneaker',
+    'Bag',
+    'Ankle boot',
+)
 DIGITS = tuple('0123456789')
-MINI = Path(str(importlib.resources.files('freqnb')))/'assets'/'fashion_mnist_mini.npz'
+MINI = Path(str(importlib.resources.files('freqnb'))) / 'assets' / 'fashion_mnist_mini.npz'
 MINI_SHA256 = 'c73027faa8c43e8dfb1d4fbdb18a3d1207b51ba8530ee171a85e6d8963f17990'
 
 # %% ../nbs/api/00_data.ipynb #fd0cfb30
 def _load_mini(file:Path=MINI, sha256:str=MINI_SHA256)->tuple[Images,Images]:
     "The bundled training and test images"
-    if not file.exists(): raise FileNotFoundError(f'{file}: missing; install freqnb again')
+    if not file.exists():
+        raise FileNotFoundError(f'{file}: missing; install freqnb again')
     found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != sha256: raise ValueError(f'{file}: its sha256 is {found}; expected {sha256}; install freqnb again')
+    if found != sha256:
+        raise ValueError(f'{file}: its sha256 is {found}; expected {sha256}; install freqnb again')
     return tuple(replace(images, classes=FASHION_CLASSES) for images in _load_npz(file))
 
 # %% ../nbs/api/00_data.ipynb #15995914
-IDX_FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
+IDX_FILES = (
+    'train-images-idx3-ubyte',
+    'train-labels-idx1-ubyte',
+    't10k-images-idx3-ubyte',
+    't10k-labels-idx1-ubyte',
+)
 
 # %% ../nbs/api/00_data.ipynb #c4da191b
 def _read_idx(file:Path)->Tensor:
     "The uint8 array in an IDX file, plain or gzipped"
-    try: content = (gzip.open if file.suffix == '.gz' else open)(file, 'rb').read()
-    except (OSError, EOFError, zlib.error) as error: raise ValueError(f'{file}: not readable ({error})') from error
-    if content[:3] != b'\0\0\x08': raise ValueError(f'{file}: not an IDX file of bytes, it starts with {content[:4]!r}')
+    try:
+        content = (gzip.open if file.suffix == '.gz' else open)(file, 'rb').read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f'{file}: not readable ({error})') from error
+    if content[:3] != b'\0\0\x08':
+        raise ValueError(f'{file}: not an IDX file of bytes, it starts with {content[:4]!r}')
     rank = content[3]
-    shape = np.frombuffer(content[4:4 + 4*rank], '>u4').tolist()
-    if len(shape) < rank or len(content) != 4 + 4*rank + math.prod(shape):
+    shape = np.frombuffer(content[4 : 4 + 4 * rank], '>u4').tolist()
+    if len(shape) < rank or len(content) != 4 + 4 * rank + math.prod(shape):
         raise ValueError(f'{file}: {len(content)} bytes for an array of {shape}; it is cut short or damaged')
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4*rank).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape).copy())
 
 # %% ../nbs/api/00_data.ipynb #32c08e95
 def _idx_files(folders:tuple[Path,...])->list[Path]:
     "The four IDX files, from the first folder that holds them all; an empty list when none does"
     for folder in folders:
-        found = [next((f for f in (folder/name, folder/f'{name}.gz') if f.is_file()), None) for name in IDX_FILES]
-        if all(found): return found
+        found = [
+            next((f for f in (folder / name, folder / f'{name}.gz') if f.is_file()), None)
+            for name in IDX_FILES
+        ]
+        if all(found):
+            return found
     return []
 
 # %% ../nbs/api/00_data.ipynb #41ce1c92
@@ -737,7 +877,9 @@ def _load_idx(files:list[Path], name:str, classes:tuple[str,...])->tuple[Images,
     arrays = [_read_idx(file) for file in files]
     for x, y, file in zip(arrays[::2], arrays[1::2], files[::2]):
         if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise ValueError(f'{file}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)')
+            raise ValueError(
+                f'{file}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)'
+            )
     return tuple(Images(x[:, None], y.long(), classes, name) for x, y in zip(arrays[::2], arrays[1::2]))
 
 # %% ../nbs/api/00_data.ipynb #5032a06b
@@ -752,8 +894,12 @@ class _Known(NamedTuple):
 KNOWN = {
     'fashion_mnist': _Known('FashionMNIST', 'FashionMNIST/raw', IDX_FILES, 70000),
     'mnist': _Known('MNIST', 'MNIST/raw', IDX_FILES, 70000),
-    'cifar10': _Known('CIFAR10', 'cifar-10-batches-py',
-                      (*(f'data_batch_{k}' for k in range(1, 6)), 'test_batch', 'batches.meta'), 60000),
+    'cifar10': _Known(
+        'CIFAR10',
+        'cifar-10-batches-py',
+        (*(f'data_batch_{k}' for k in range(1, 6)), 'test_batch', 'batches.meta'),
+        60000,
+    ),
     'cifar100': _Known('CIFAR100', 'cifar-100-python', ('train', 'test', 'meta'), 60000),
     'svhn': _Known('SVHN', '.', ('train_32x32.mat', 'test_32x32.mat'), 99289),
 }
@@ -762,49 +908,70 @@ KNOWN = {
 def _known_files(name:str, root:Path)->list[Path]:
     "The files of a set that torchvision knows, where they lie; an empty list when they are not all there"
     known = KNOWN[name]
-    if known.files is IDX_FILES: return _idx_files((root, root/known.folder))
-    files = [root/known.folder/file for file in known.files]
+    if known.files is IDX_FILES:
+        return _idx_files((root, root / known.folder))
+    files = [root / known.folder / file for file in known.files]
     return files if all(file.is_file() for file in files) else []
 
 # %% ../nbs/api/00_data.ipynb #32e6208c
 def _from_torchvision(name:str, root:Path)->list:
     "torchvision's training and test sets, downloaded when they are not at `root`"
     from torchvision import datasets
+
     known, loader = KNOWN[name], getattr(datasets, KNOWN[name].loader)
-    parts = [dict(split=part) if name == 'svhn' else dict(train=part == 'train') for part in ('train', 'test')]
-    try: return [loader(root, download=True, **part) for part in parts]
+    parts = [
+        dict(split=part) if name == 'svhn' else dict(train=part == 'train') for part in ('train', 'test')
+    ]
+    try:
+        return [loader(root, download=True, **part) for part in parts]
     except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(f'{name} is not in {root}, and it could not be downloaded ({error}). '
-                                f'Put {", ".join(known.files)} into {root/known.folder}') from error
+        raise FileNotFoundError(
+            f'{name} is not in {root}, and it could not be downloaded ({error}). '
+            f'Put {", ".join(known.files)} into {root / known.folder}'
+        ) from error
 
 # %% ../nbs/api/00_data.ipynb #daa3acf6
 def _load_known(name:str, root:Path)->tuple[Images,Images]:
     "Training and test images of a set that torchvision knows"
     if KNOWN[name].files is IDX_FILES:
-        if not _known_files(name, root): _from_torchvision(name, root)
-        return _load_idx(_known_files(name, root), name, FASHION_CLASSES if name == 'fashion_mnist' else DIGITS)
+        if not _known_files(name, root):
+            _from_torchvision(name, root)
+        return _load_idx(
+            _known_files(name, root), name, FASHION_CLASSES if name == 'fashion_mnist' else DIGITS
+        )
+
     def images(part):
         x = torch.from_numpy(part.data)
         y = torch.as_tensor(part.labels if name == 'svhn' else part.targets).long()
-        if name == 'svhn': return Images(x, y, DIGITS, name)
+        if name == 'svhn':
+            return Images(x, y, DIGITS, name)
         return Images(x.permute(0, 3, 1, 2), y, tuple(part.classes), name)
+
     return tuple(map(images, _from_torchvision(name, root)))
 
 # %% ../nbs/api/00_data.ipynb #e0665979
 def _load_planted()->tuple[Images,Images]:
     "4,000 planted images to train on and 1,000 to test on"
     images = planted(5000)
-    test = _held_out(images.y, .2, seed=0)
+    test = _held_out(images.y, 0.2, seed=0)
     return images[~test], images[test]
 
 # %% ../nbs/api/00_data.ipynb #246076d7
 def _load_path(path:Path, size:int|None)->tuple[Images|StreamedImages,Images|StreamedImages]:
     "Training and test images of a folder, a zip or an `.npz`"
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
-    if path.is_dir(): return _load_tree(path, size)
-    if path.suffix.lower() == '.zip': return _load_zip(path, size)
-    if path.suffix.lower() == '.npz' and size is None: return _load_npz(path)
-    wanted = 'a folder, a .zip or an .npz' if size is None else f'a folder or a .zip of images, to bring to size={size}'
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file or folder')
+    if path.is_dir():
+        return _load_tree(path, size)
+    if path.suffix.lower() == '.zip':
+        return _load_zip(path, size)
+    if path.suffix.lower() == '.npz' and size is None:
+        return _load_npz(path)
+    wanted = (
+        'a folder, a .zip or an .npz'
+        if size is None
+        else f'a folder or a .zip of images, to bring to size={size}'
+    )
     raise ValueError(f'{path}: expected {wanted}')
 
 # %% ../nbs/api/00_data.ipynb #9fd1f256
@@ -816,16 +983,18 @@ def load(
     size:int|None=None, # Bring image files to squares of this side: shorter side first, then the centre
 )->Splits: # Training, validation and test images
     "Load a set of images by its name or path"
-    if size is not None and size < 1: raise ValueError(f'size is {size}; expected a side in pixels')
+    if size is not None and size < 1:
+        raise ValueError(f'size is {size}; expected a side in pixels')
     named = {'planted': _load_planted, 'fashion_mnist_mini': _load_mini}
-    named |= {name: lambda: _load_known(source, Path(root or home()/'data').expanduser()) for name in KNOWN}
+    named |= {name: lambda: _load_known(source, Path(root or home() / 'data').expanduser()) for name in KNOWN}
     if source in named and size is not None:
         raise ValueError(f'size is {size}; expected None, {source} has a size of its own')
     path = Path(source).expanduser()
     is_name = isinstance(source, str) and path.name == source and not path.suffix
     if is_name and source not in named and not path.exists():
-        raise ValueError(f'source is {source!r}; expected one of {", ".join(named)}, '
-                         'or the path of a folder, .zip or .npz')
+        raise ValueError(
+            f'source is {source!r}; expected one of {", ".join(named)}, or the path of a folder, .zip or .npz'
+        )
     return _split(*(named[source]() if source in named else _load_path(path, size)), valid, seed)
 
 # %% ../nbs/api/00_data.ipynb #9d5799ba
@@ -843,10 +1012,27 @@ def sources(
     root:str|Path|None=None, # Where torchvision's sets lie; `data` in `FREQNB_HOME` when left out
 )->list[Source]: # One entry a set
     "List the sets that `load` takes by name, and which of them are here"
-    root = Path(root or home()/'data').expanduser()
+    root = Path(root or home() / 'data').expanduser()
     found = {name: _known_files(name, root) for name in KNOWN}
-    return [Source('planted', 'made on the spot', '', True, 5000, 0),
-            Source('fashion_mnist_mini', 'in the package', str(MINI), MINI.exists(), 12000,
-                   MINI.stat().st_size if MINI.exists() else 0),
-            *(Source(name, 'download', str(files[0].parent if files else root/KNOWN[name].folder), bool(files),
-                     KNOWN[name].images, sum(file.stat().st_size for file in files)) for name, files in found.items())]
+    return [
+        Source('planted', 'made on the spot', '', True, 5000, 0),
+        Source(
+            'fashion_mnist_mini',
+            'in the package',
+            str(MINI),
+            MINI.exists(),
+            12000,
+            MINI.stat().st_size if MINI.exists() else 0,
+        ),
+        *(
+            Source(
+                name,
+                'download',
+                str(files[0].parent if files else root / KNOWN[name].folder),
+                bool(files),
+                KNOWN[name].images,
+                sum(file.stat().st_size for file in files),
+            )
+            for name, files in found.items()
+        ),
+    ]

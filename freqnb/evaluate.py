@@ -43,10 +43,12 @@ def proportion(
 )->Estimate: # The share of `True` with Wilson's interval
     "A share of images, for one network"
     from scipy.stats import binomtest
-    if correct.ndim != 1 or len(correct) == 0: raise ValueError(f'expected one answer an image (N,), N >= 1; got {tuple(correct.shape)}')
+
+    if correct.ndim != 1 or len(correct) == 0:
+        raise ValueError(f'expected one answer an image (N,), N >= 1; got {tuple(correct.shape)}')
     hits, n = int(correct.sum()), len(correct)
     interval = binomtest(hits, n).proportion_ci(method='wilson')
-    return Estimate(hits/n, float(interval.low), float(interval.high), n)
+    return Estimate(hits / n, float(interval.low), float(interval.high), n)
 
 # %% ../nbs/api/07_evaluate.ipynb #c5f0fa7c
 def mean_estimate(
@@ -55,13 +57,24 @@ def mean_estimate(
 )->Estimate: # The mean with a percentile interval over seeds and images
     "The mean over seeds and images"
     from scipy.stats import bootstrap
+
     matrix = np.atleast_2d(values.double().numpy())
     seeds, n = matrix.shape
-    if n < 2: raise ValueError(f'expected at least two images, got values of shape {tuple(values.shape)}')
-    def over_images(rows, axis): return matrix.mean(0)[rows.astype(int)].mean(axis)
-    def over_both(picks, rows, axis): return matrix[picks.astype(int)[..., :, None], rows.astype(int)[..., None, :]].mean((-2, -1))
-    samples, statistic = ((np.arange(n),), over_images) if seeds == 1 else ((np.arange(seeds), np.arange(n)), over_both)
-    interval = bootstrap(samples, statistic, n_resamples=resamples, batch=50, vectorized=True, method='percentile', rng=0).confidence_interval
+    if n < 2:
+        raise ValueError(f'expected at least two images, got values of shape {tuple(values.shape)}')
+
+    def over_images(rows, axis):
+        return matrix.mean(0)[rows.astype(int)].mean(axis)
+
+    def over_both(picks, rows, axis):
+        return matrix[picks.astype(int)[..., :, None], rows.astype(int)[..., None, :]].mean((-2, -1))
+
+    samples, statistic = (
+        ((np.arange(n),), over_images) if seeds == 1 else ((np.arange(seeds), np.arange(n)), over_both)
+    )
+    interval = bootstrap(
+        samples, statistic, n_resamples=resamples, batch=50, vectorized=True, method='percentile', rng=0
+    ).confidence_interval
     return Estimate(float(matrix.mean()), float(interval.low), float(interval.high), n, seeds)
 
 # %% ../nbs/api/07_evaluate.ipynb #286c5467
@@ -81,18 +94,34 @@ def function_estimate(
     "A function of means over seeds and images"
     seeds, n = values[0].shape[:2]
     if n < 2 or any(value.shape[:2] != (seeds, n) for value in values):
-        raise ValueError(f'expected values (S, N, ...) of the same seeds and at least two images, got {", ".join(str(tuple(value.shape)) for value in values)}')
+        raise ValueError(
+            f'expected values (S, N, ...) of the same seeds and at least two images, got {", ".join(str(tuple(value.shape)) for value in values)}'
+        )
     draw = torch.Generator().manual_seed(0)
+
     def weights(count):
         picks = torch.randint(count, (resamples, count), generator=draw)
-        return torch.zeros(resamples, count).double().scatter_add_(1, picks, torch.ones(1).double().expand_as(picks))/count
+        return (
+            torch.zeros(resamples, count)
+            .double()
+            .scatter_add_(1, picks, torch.ones(1).double().expand_as(picks))
+            / count
+        )
+
     drawn = weights(n), weights(seeds) if seeds > 1 else torch.ones(resamples, 1).double()
+
     def means(value):
         by_seed = torch.einsum('rn,snk->rsk', drawn[0], value.cpu().double().flatten(2))
         return torch.einsum('rs,rsk->rk', drawn[1], by_seed).unflatten(1, value.shape[2:])
-    value, samples = function(*(value.cpu().double().mean((0, 1))[None] for value in values)).item(), function(*map(means, values))
-    low, middle, high = torch.quantile(samples, torch.tensor([.025, .5, .975], dtype=samples.dtype)).tolist()
-    return Estimate(value, value+low-middle, value+high-middle, n, seeds)
+
+    value, samples = (
+        function(*(value.cpu().double().mean((0, 1))[None] for value in values)).item(),
+        function(*map(means, values)),
+    )
+    low, middle, high = torch.quantile(
+        samples, torch.tensor([0.025, 0.5, 0.975], dtype=samples.dtype)
+    ).tolist()
+    return Estimate(value, value + low - middle, value + high - middle, n, seeds)
 
 # %% ../nbs/api/07_evaluate.ipynb #67d7c23c
 def correct(
@@ -102,7 +131,8 @@ def correct(
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->Tensor: # Boolean `(N,)`
     "Which images `model` classifies as their labels say"
-    if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+    if len(x) != len(y):
+        raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
     return predict(model, x, batch_size).argmax(1) == y
 
 # %% ../nbs/api/07_evaluate.ipynb #78f305ad
@@ -126,7 +156,8 @@ def robust_correct(
     "Which images `model` classifies as their labels say, with and without the attack"
     right = correct(model, x, y, batch_size)
     left = right.nonzero()[:, 0]
-    if len(left): right[left] = correct(model, attack(model, x[left], y[left]), y[left], batch_size)
+    if len(left):
+        right[left] = correct(model, attack(model, x[left], y[left]), y[left], batch_size)
     return right
 
 # %% ../nbs/api/07_evaluate.ipynb #30d473c3
@@ -169,14 +200,22 @@ def frequency_sweep(
 )->Sweep: # Right or wrong for each radius, part, network and image
     "What networks recognise in the low and in the high frequencies (Wang et al. 2020, sections 4 and 5)"
     models = _networks(models)
-    if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+    if len(x) != len(y):
+        raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+
     def answers(parts, mean, labels):
-        return torch.stack([torch.stack([correct(model, rescale(part, mode, mean), labels) for model in models]) for part in parts])
+        return torch.stack(
+            [
+                torch.stack([correct(model, rescale(part, mode, mean), labels) for model in models])
+                for part in parts
+            ]
+        )
+
     low, high = [], []
     for images, labels in zip(x.split(batch_size), y.split(batch_size)):
         lows, mean = low_passes(images, radii, shape), images.mean((-2, -1), keepdim=True)
         low.append(answers(lows, mean, labels))
-        high.append(answers((images-part for part in lows), mean, labels))
+        high.append(answers((images - part for part in lows), mean, labels))
     return Sweep(tuple(radii), torch.cat(low, -1).cpu(), torch.cat(high, -1).cpu())
 
 # %% ../nbs/api/07_evaluate.ipynb #5067fc35
@@ -189,13 +228,20 @@ def band_measures(
 )->dict[str,Callable]: # Functions of a network, named 'low 4', 'high 4', ...: for `fit(recipe, measure=...)`
     "Accuracy on the low and the high part of `x`, as measurements along training (Wang et al. 2020, Figures 3 to 5)"
     mean = x.mean((-2, -1), keepdim=True)
-    if not set(parts) <= {'low', 'high'}: raise ValueError(f"parts are 'low' and 'high'; got {parts!r}")
+    if not set(parts) <= {'low', 'high'}:
+        raise ValueError(f"parts are 'low' and 'high'; got {parts!r}")
+
     def rate(part, model):
         device = next(model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)): return correct(model, part, y).float().mean().item()
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+            return correct(model, part, y).float().mean().item()
+
     measures = {}
     for radius, low in zip(radii, low_passes(x, radii)):
-        for name in parts: measures[f'{name} {radius:g}'] = partial(rate, rescale(low if name == 'low' else x-low, mode, mean))
+        for name in parts:
+            measures[f'{name} {radius:g}'] = partial(
+                rate, rescale(low if name == 'low' else x - low, mode, mean)
+            )
     return measures
 
 # %% ../nbs/api/07_evaluate.ipynb #094f83dc
@@ -206,8 +252,10 @@ def fourier_wave(
     across:int, # Horizontal frequency
 )->Tensor: # `(h, w)` of length 1, float64
     "A cosine of one frequency"
-    phase = 2*torch.pi*(down*torch.arange(h).double()[:, None]/h+across*torch.arange(w).double()/w)
-    return phase.cos()/phase.cos().norm()
+    phase = (
+        2 * torch.pi * (down * torch.arange(h).double()[:, None] / h + across * torch.arange(w).double() / w)
+    )
+    return phase.cos() / phase.cos().norm()
 
 # %% ../nbs/api/07_evaluate.ipynb #b20460d7
 def _over_waves(
@@ -220,18 +268,23 @@ def _over_waves(
 )->Tensor: # `(S, N, H, W)`, zero frequency in the centre
     "Ask about images under each single frequency in turn"
     n, channels, h, w = x.shape
-    length = 4*(channels*h*w/3072)**.5 if eps is None else eps
-    signs = length/channels**.5*(2*torch.randint(2, (n, channels, 1, 1), generator=torch.Generator().manual_seed(seed))-1).to(x)
-    half, found = torch.tensor([(i, j) for i in range(h) for j in range(w) if (i, j) <= (-i%h, -j%w)]), []
+    length = 4 * (channels * h * w / 3072) ** 0.5 if eps is None else eps
+    signs = (
+        length
+        / channels**0.5
+        * (2 * torch.randint(2, (n, channels, 1, 1), generator=torch.Generator().manual_seed(seed)) - 1).to(x)
+    )
+    half, found = torch.tensor([(i, j) for i in range(h) for j in range(w) if (i, j) <= (-i % h, -j % w)]), []
     with progress_bar(len(half), progress) as bar:
-        for part in half.split(max(1, 1000//n)):
+        for part in half.split(max(1, 1000 // n)):
             waves = torch.stack([fourier_wave(h, w, i, j) for i, j in part.tolist()]).to(x)
-            images = (x+signs*waves[:, None, None]).flatten(0, 1)
+            images = (x + signs * waves[:, None, None]).flatten(0, 1)
             found.append(answer(images.clamp(0, 1) if clip else images).cpu().unflatten(1, (len(part), n)))
             bar.update(len(part))
     found = torch.cat(found, 1).transpose(1, 2)
     grid = found.new_empty(*found.shape[:2], h, w)
-    for sign in (1, -1): grid[..., sign*half[:, 0]%h, sign*half[:, 1]%w] = found
+    for sign in (1, -1):
+        grid[..., sign * half[:, 0] % h, sign * half[:, 1] % w] = found
     return torch.fft.fftshift(grid, dim=(-2, -1))
 
 # %% ../nbs/api/07_evaluate.ipynb #62cfa9dc
@@ -245,8 +298,12 @@ def fourier_heatmap(
 )->Tensor: # Boolean `(S, N, H, W)`: which network misses which image at which frequency, zero frequency in the centre
     "Errors under noise of a single frequency (Yin et al. 2019, section 3)"
     models = _networks(models)
-    if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
-    def wrong(images): return torch.stack([~correct(model, images, y.repeat(len(images)//len(y))) for model in models])
+    if len(x) != len(y):
+        raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+
+    def wrong(images):
+        return torch.stack([~correct(model, images, y.repeat(len(images) // len(y))) for model in models])
+
     return _over_waves(wrong, x, eps, seed, True, progress)
 
 # %% ../nbs/api/07_evaluate.ipynb #9533a7f5
@@ -260,7 +317,15 @@ def fourier_response(
     "How far a single frequency moves the logits of a network, nothing cut off"
     models = _networks(models)
     clean = [predict(model, x) for model in models]
-    def moved(images): return torch.stack([(predict(model, images)-logits.repeat(len(images)//len(x), 1)).norm(dim=1) for model, logits in zip(models, clean)])
+
+    def moved(images):
+        return torch.stack(
+            [
+                (predict(model, images) - logits.repeat(len(images) // len(x), 1)).norm(dim=1)
+                for model, logits in zip(models, clean)
+            ]
+        )
+
     return _over_waves(moved, x, eps, seed, False, progress)
 
 # %% ../nbs/api/07_evaluate.ipynb #50ac200b
@@ -269,15 +334,23 @@ def coefficient_shares(
 )->dict[str,Tensor]: # For each convolution larger than 1 x 1 a grid `(height, width)` that sums to 1, vertical and horizontal frequency
     "How the energy of each layer's weights is spread over the cosine frequencies (Lukasik et al. 2023, Figure 1)"
     layers = {name: layer for name, layer in convolutions(model).items() if layer.kernel_size != (1, 1)}
-    energies = {name: dct_coefficients(layer, 'ortho').detach().cpu().double().square().sum((0, 1)) for name, layer in layers.items()}
-    return {name: energy/energy.sum().clamp_min(torch.finfo(energy.dtype).tiny) for name, energy in energies.items()}
+    energies = {
+        name: dct_coefficients(layer, 'ortho').detach().cpu().double().square().sum((0, 1))
+        for name, layer in layers.items()
+    }
+    return {
+        name: energy / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)
+        for name, energy in energies.items()
+    }
 
 # %% ../nbs/api/07_evaluate.ipynb #7ee75072
 def high_coefficients(
     model:nn.Module, # Plain or cosine convolutions
 )->Tensor: # `(L,)`: for each convolution larger than 1 x 1 a share in [0, 1]
     "The share of each layer's energy in the upper half of the cosine frequencies, those that the penalty 'highest' looks at"
-    return torch.stack([share[highest_weights(*share.shape) > 0].sum() for share in coefficient_shares(model).values()])
+    return torch.stack(
+        [share[highest_weights(*share.shape) > 0].sum() for share in coefficient_shares(model).values()]
+    )
 
 # %% ../nbs/api/07_evaluate.ipynb #b8468445
 def shape_preference(
@@ -287,10 +360,13 @@ def shape_preference(
     textures:Tensor, # The class of each image's texture `(N,)`
 )->Tensor: # `(S, N)`: 1 where the answer is the shape's class, -1 where it is the texture's, 0 elsewhere
     "Which of two conflicting cues each network follows"
-    if (shapes == textures).any(): raise ValueError(f'expected cues that disagree on every image; {(shapes == textures).sum()} of {len(shapes)} agree')
+    if (shapes == textures).any():
+        raise ValueError(
+            f'expected cues that disagree on every image; {(shapes == textures).sum()} of {len(shapes)} agree'
+        )
     models = _networks(models)
     answers = torch.stack([predict(model, x).argmax(1).cpu() for model in models])
-    return (answers == shapes).float()-(answers == textures).float()
+    return (answers == shapes).float() - (answers == textures).float()
 
 # %% ../nbs/api/07_evaluate.ipynb #ad733307
 def _over_first(right:Tensor)->Estimate:
@@ -322,8 +398,11 @@ class CorruptionAccuracy:
 def _sources(sources:dict[str,str])->str:
     "Where corrupted images come from, given that of each type"
     kinds = sorted(set(sources.values()), reverse=True)
-    if len(kinds) == 1: return kinds[0]
-    return '; '.join(f'{kind}: {", ".join(name for name in sources if sources[name] == kind)}' for kind in kinds)
+    if len(kinds) == 1:
+        return kinds[0]
+    return '; '.join(
+        f'{kind}: {", ".join(name for name in sources if sources[name] == kind)}' for kind in kinds
+    )
 
 # %% ../nbs/api/07_evaluate.ipynb #30a12117
 def corruption_accuracy(
@@ -340,8 +419,12 @@ def corruption_accuracy(
     "How often networks are right under common corruptions (Hendrycks and Dietterich 2019)"
     models = _networks(models)
     names, severities, sources = tuple(names), tuple(severities), {}
-    if not models or not names or not severities: raise ValueError(f'expected a model, a name and a severity at least; got {len(models)}, {names} and {severities}')
-    if len(x) != len(y): raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+    if not models or not names or not severities:
+        raise ValueError(
+            f'expected a model, a name and a severity at least; got {len(models)}, {names} and {severities}'
+        )
+    if len(x) != len(y):
+        raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
     pairs = [(name, severity) for name in names for severity in severities]
     right = []
     with progress_bar(len(pairs), progress) as bar:
@@ -349,4 +432,6 @@ def corruption_accuracy(
             images, sources[name] = corrupted(x, y, name, severity, seed, folder)
             right.append(torch.stack([correct(model, images, y, batch_size) for model in models]).cpu())
             bar.update()
-    return CorruptionAccuracy(names, severities, torch.stack(right).unflatten(0, (len(names), len(severities))), _sources(sources))
+    return CorruptionAccuracy(
+        names, severities, torch.stack(right).unflatten(0, (len(names), len(severities))), _sources(sources)
+    )

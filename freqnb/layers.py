@@ -33,8 +33,8 @@ def cosine_basis(
 def _apply(matrix:Tensor, kernels:Tensor)->Tensor:
     "Multiply the last two axes of `kernels`, taken as one, by a matrix; the result is channels-last"
     out, inputs, h, w = kernels.shape
-    flat = kernels.permute(0, 2, 3, 1).reshape(out, h*w, inputs)
-    return (matrix@flat).view(out, h, w, inputs).permute(0, 3, 1, 2)
+    flat = kernels.permute(0, 2, 3, 1).reshape(out, h * w, inputs)
+    return (matrix @ flat).view(out, h, w, inputs).permute(0, 3, 1, 2)
 
 # %% ../nbs/api/02_layers.ipynb #ec304ef0
 def synthesize(
@@ -42,7 +42,8 @@ def synthesize(
     basis:Tensor, # From `cosine_basis`
 )->Tensor: # Weights `(out, in, height, width)`
     "Sum the cosines (Lukasik et al. 2023, section 3)"
-    with torch.autocast(coefficients.device.type, enabled=False): return _apply(basis.T, coefficients)
+    with torch.autocast(coefficients.device.type, enabled=False):
+        return _apply(basis.T, coefficients)
 
 # %% ../nbs/api/02_layers.ipynb #5b090a8e
 def analyze(
@@ -51,7 +52,7 @@ def analyze(
 )->Tensor: # Coefficients `(out, in, height, width)`, computed in float64
     "The coefficients whose cosines sum to `weight`"
     basis = basis.double()
-    return _apply(basis/basis.square().sum(1, keepdim=True), weight.double()).to(weight.dtype)
+    return _apply(basis / basis.square().sum(1, keepdim=True), weight.double()).to(weight.dtype)
 
 # %% ../nbs/api/02_layers.ipynb #8170bb6b
 class DCTConv2d(nn.Conv2d):
@@ -70,11 +71,24 @@ class DCTConv2d(nn.Conv2d):
         dtype:torch.dtype|None=None, # Their type
         norm:str='l1', # Of the basis: 'l1' as in the paper, or 'ortho'
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
         _to_cosines(self, type(self), norm, {})
 
     def __getattr__(self, name:str):
-        if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()): return synthesize(self.coefficients, self.basis)
+        if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()):
+            return synthesize(self.coefficients, self.basis)
         return super().__getattr__(name)
 
     def extra_repr(self)->str: return f'{super().extra_repr()}, norm={self.norm}'
@@ -85,9 +99,13 @@ def _to_cosines(layer:nn.Conv2d, kind:type, norm:str, known:dict)->nn.Conv2d:
     weight = layer._parameters['weight']
     basis = cosine_basis(layer.kernel_size, norm)
     if id(weight) not in known:
-        coefficients = analyze(weight.detach(), basis.to(weight.device)).contiguous(memory_format=torch.channels_last)
+        coefficients = analyze(weight.detach(), basis.to(weight.device)).contiguous(
+            memory_format=torch.channels_last
+        )
         known[id(weight)] = weight, nn.Parameter(coefficients, weight.requires_grad)
-    layer._parameters = {'coefficients' if name == 'weight' else name: value for name, value in layer._parameters.items()}
+    layer._parameters = {
+        'coefficients' if name == 'weight' else name: value for name, value in layer._parameters.items()
+    }
     layer._parameters['coefficients'], layer.norm, layer.__class__ = known[id(weight)][1], norm, kind
     layer.register_buffer('basis', basis.to(weight))
     return layer
@@ -99,7 +117,9 @@ def _to_weights(layer:DCTConv2d, known:dict)->nn.Conv2d:
     if id(coefficients) not in known:
         weight = synthesize(coefficients.detach().double(), basis.double()).to(coefficients.dtype)
         known[id(coefficients)] = coefficients, nn.Parameter(weight, coefficients.requires_grad)
-    layer._parameters = {'weight' if name == 'coefficients' else name: value for name, value in layer._parameters.items()}
+    layer._parameters = {
+        'weight' if name == 'coefficients' else name: value for name, value in layer._parameters.items()
+    }
     layer._buffers = {name: value for name, value in layer._buffers.items() if name != 'basis'}
     layer.__class__ = next(kind for kind in type(layer).__mro__ if not issubclass(kind, DCTConv2d))
     del layer.norm
@@ -110,14 +130,17 @@ def _to_weights(layer:DCTConv2d, known:dict)->nn.Conv2d:
 @torch.no_grad()
 def _set_weight(layer:nn.Conv2d, weight:Tensor)->None:
     "Give a convolution of either kind another weight"
-    if isinstance(layer, DCTConv2d): layer.coefficients.copy_(analyze(weight, layer.basis))
-    else: layer.weight.copy_(weight)
+    if isinstance(layer, DCTConv2d):
+        layer.coefficients.copy_(analyze(weight, layer.basis))
+    else:
+        layer.weight.copy_(weight)
 
 # %% ../nbs/api/02_layers.ipynb #a6a47630
 @patch
 def reset_parameters(self:DCTConv2d)->None:
     "Draw new coefficients: those of the initial weights of `nn.Conv2d`"
-    if 'coefficients' not in self._parameters: return nn.Conv2d.reset_parameters(self)
+    if 'coefficients' not in self._parameters:
+        return nn.Conv2d.reset_parameters(self)
     self.basis.copy_(cosine_basis(self.kernel_size, self.norm))
     plain = _to_weights(copy.copy(self), {})
     plain.reset_parameters()
@@ -146,12 +169,18 @@ class DCTSignalConv2d(DCTConv2d):
         x:Tensor, # `(N, in, H, W)`
     )->Tensor: # `(N, out, H', W')`, equal to what the layer returns
         "Filter each channel with every cosine, then sum with a 1 x 1 convolution"
-        if type(self).forward is not nn.Conv2d.forward: raise ValueError(f'{type(self).__name__} has a way of convolving of its own; two_step knows only that of nn.Conv2d')
+        if type(self).forward is not nn.Conv2d.forward:
+            raise ValueError(
+                f'{type(self).__name__} has a way of convolving of its own; two_step knows only that of nn.Conv2d'
+            )
         elements, padding = self.basis.view(-1, 1, *self.kernel_size), self.padding
-        if self.padding_mode != 'zeros': x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        if self.padding_mode != 'zeros':
+            x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
         filters = elements.repeat(self.in_channels, 1, 1, 1)
         filtered = F.conv2d(x, filters, None, self.stride, padding, self.dilation, self.in_channels)
-        return F.conv2d(filtered, self.coefficients.flatten(1)[..., None, None], self.bias, groups=self.groups)
+        return F.conv2d(
+            filtered, self.coefficients.flatten(1)[..., None, None], self.bias, groups=self.groups
+        )
 
 # %% ../nbs/api/02_layers.ipynb #78af4cb5
 @dataclass(frozen=True)
@@ -162,10 +191,14 @@ class Conversion:
     left:dict[str,str] # Why each other convolution was not, by name
 
     def __str__(self):
-        total, sizes = len(self.changed)+len(self.left), Counter(self.changed.values())
+        total, sizes = len(self.changed) + len(self.left), Counter(self.changed.values())
         done = ', '.join(f'{n} of {size}' for size, n in sizes.items())
         reasons = ', '.join(f'{n} {reason}' for reason, n in Counter(self.left.values()).items())
-        return f'{len(self.changed)} of {total} convolutions became {self.became}'+(f': {done}' if done else '')+(f'; left alone: {reasons}' if reasons else '')
+        return (
+            f'{len(self.changed)} of {total} convolutions became {self.became}'
+            + (f': {done}' if done else '')
+            + (f'; left alone: {reasons}' if reasons else '')
+        )
 
 # %% ../nbs/api/02_layers.ipynb #678a260e
 def convolutions(
@@ -177,10 +210,13 @@ def convolutions(
 # %% ../nbs/api/02_layers.ipynb #732364e2
 def _why_left(layer:nn.Conv2d)->str:
     "Why a convolution stays as it is; empty where it need not"
-    if layer.kernel_size == (1, 1): return 'of 1 x 1'
-    if isinstance(layer, DCTConv2d): return 'in a cosine basis already'
+    if layer.kernel_size == (1, 1):
+        return 'of 1 x 1'
+    if isinstance(layer, DCTConv2d):
+        return 'in a cosine basis already'
     weight = layer._parameters.get('weight')
-    if weight is None or isinstance(layer, nn.LazyConv2d): return 'without a weight of its own'
+    if weight is None or isinstance(layer, nn.LazyConv2d):
+        return 'without a weight of its own'
     return '' if weight.is_floating_point() else f'of {weight.dtype}'
 
 # %% ../nbs/api/02_layers.ipynb #29014b84
@@ -198,11 +234,13 @@ def to_dct(
     inplace:bool=False, # Change `model` itself; an optimizer made before would go on with the old weights
 )->nn.Module: # A network that computes the same; its attribute `conversion` says what was changed
     "Put the convolutions of a network into the cosine basis (Lukasik et al. 2023, section 3)"
-    if not (isinstance(layer, type) and issubclass(layer, DCTConv2d)): raise ValueError(f'layer is DCTConv2d or DCTSignalConv2d, got {layer!r}')
+    if not (isinstance(layer, type) and issubclass(layer, DCTConv2d)):
+        raise ValueError(f'layer is DCTConv2d or DCTSignalConv2d, got {layer!r}')
     model, known, changed, left = model if inplace else copy.deepcopy(model), {}, {}, {}
     for name, module in convolutions(model).items():
         reason = _why_left(module) or ('' if where(name, module) else 'by your choice')
-        if reason: left[name] = reason
+        if reason:
+            left[name] = reason
         else:
             _to_cosines(module, _cosine_kind(type(module), layer), norm, known)
             changed[name] = ' x '.join(map(str, module.kernel_size))
@@ -217,8 +255,10 @@ def fold(
     "Turn cosine convolutions into the plain ones they equal"
     model, known, changed, left = model if inplace else copy.deepcopy(model), {}, {}, {}
     for name, module in convolutions(model).items():
-        if isinstance(module, DCTConv2d): changed[name] = ' x '.join(map(str, _to_weights(module, known).kernel_size))
-        else: left[name] = 'plain already'
+        if isinstance(module, DCTConv2d):
+            changed[name] = ' x '.join(map(str, _to_weights(module, known).kernel_size))
+        else:
+            left[name] = 'plain already'
     model.conversion = Conversion('nn.Conv2d', changed, left)
     return model
 
@@ -231,9 +271,13 @@ def plain_state(
     for name, value in state.items():
         stem, _, last = name.rpartition('.')
         prefix = f'{stem}.' if stem else ''
-        if last == 'basis' and f'{prefix}coefficients' in state: continue
+        if last == 'basis' and f'{prefix}coefficients' in state:
+            continue
         if last == 'coefficients' and f'{prefix}basis' in state:
-            name, value = f'{prefix}weight', synthesize(value.double(), state[f'{prefix}basis'].double()).to(value.dtype)
+            name, value = (
+                f'{prefix}weight',
+                synthesize(value.double(), state[f'{prefix}basis'].double()).to(value.dtype),
+            )
         plain[name] = value
     return plain
 
@@ -243,7 +287,8 @@ def dct_coefficients(
     norm:str='l1', # The basis to express it in: 'l1' or 'ortho'
 )->Tensor: # `(out, in, height, width)`, vertical and horizontal frequency in the last two
     "The cosine coefficients of a convolution's weight"
-    if isinstance(layer, DCTConv2d) and layer.norm == norm: return layer.coefficients
+    if isinstance(layer, DCTConv2d) and layer.norm == norm:
+        return layer.coefficients
     return analyze(layer.weight, cosine_basis(layer.kernel_size, norm).to(layer.weight.device))
 
 # %% ../nbs/api/02_layers.ipynb #bd0bd296
@@ -252,7 +297,8 @@ def first_convolution(
 )->nn.Conv2d: # The layer itself, not a copy
     "The convolution that meets the image"
     for module in model.modules():
-        if isinstance(module, nn.Conv2d): return module
+        if isinstance(module, nn.Conv2d):
+            return module
     raise ValueError(f'expected a network with a convolution; {type(model).__name__} has none')
 
 # %% ../nbs/api/02_layers.ipynb #46e0215d
@@ -262,13 +308,15 @@ def smooth(
     normalize:bool=False, # Divide by `1 + 8*rho`, so that a constant kernel stays as it is
 )->Tensor: # Smoothed kernels, same shape
     "Add to each weight the sum of its eight neighbours, the edge repeated (Wang et al. 2020, equation 3)"
-    if not 0 <= rho < float('inf'): raise ValueError(f'rho is a finite number >= 0, got {rho!r}')
-    if weight.ndim != 4: raise ValueError(f'expected kernels (out, in, height, width), got shape {tuple(weight.shape)}')
+    if not 0 <= rho < float('inf'):
+        raise ValueError(f'rho is a finite number >= 0, got {rho!r}')
+    if weight.ndim != 4:
+        raise ValueError(f'expected kernels (out, in, height, width), got shape {tuple(weight.shape)}')
     height, width = weight.shape[-2:]
     padded = F.pad(weight, (1, 1, 1, 1), mode='replicate')
-    around = sum(padded[..., i:i+height, j:j+width] for i in range(3) for j in range(3))
-    smoothed = weight+rho*(around-weight)
-    return smoothed/(1+8*rho) if normalize else smoothed
+    around = sum(padded[..., i : i + height, j : j + width] for i in range(3) for j in range(3))
+    smoothed = weight + rho * (around - weight)
+    return smoothed / (1 + 8 * rho) if normalize else smoothed
 
 # %% ../nbs/api/02_layers.ipynb #a5976678
 def smooth_kernels(
@@ -281,7 +329,9 @@ def smooth_kernels(
     smoothed = copy.deepcopy(model)
     target = first_convolution(smoothed) if layer is None else dict(smoothed.named_modules()).get(layer)
     if not isinstance(target, nn.Conv2d):
-        raise ValueError(f'{layer!r} is no convolution of this network; there are {", ".join(convolutions(model))}')
+        raise ValueError(
+            f'{layer!r} is no convolution of this network; there are {", ".join(convolutions(model))}'
+        )
     _set_weight(target, smooth(target.weight, rho, normalize))
     return smoothed
 
@@ -291,7 +341,8 @@ def kernel_spectrum(
     size:int=32, # Side of the grid of frequencies
 )->Tensor: # Squared magnitudes `(out, in, size, size)`, zero frequency in the middle
     "The energy of each kernel at each frequency"
-    if max(weight.shape[-2:]) > size: raise ValueError(f'size {size} is smaller than the kernels, {tuple(weight.shape[-2:])}')
+    if max(weight.shape[-2:]) > size:
+        raise ValueError(f'size {size} is smaller than the kernels, {tuple(weight.shape[-2:])}')
     return torch.fft.fftshift(torch.fft.fft2(weight.float(), s=(size, size)), dim=(-2, -1)).abs().square()
 
 # %% ../nbs/api/02_layers.ipynb #2dd4a878
@@ -302,6 +353,6 @@ def high_share(
 )->Tensor: # One share for each output channel `(out,)`, in [0, 1]
     "How much of the energy of each filter lies at high frequencies"
     frequency = torch.fft.fftshift(torch.fft.fftfreq(size)).to(weight.device)
-    high = (frequency[:, None].square()+frequency.square()).sqrt() > radius
+    high = (frequency[:, None].square() + frequency.square()).sqrt() > radius
     energy = kernel_spectrum(weight, size).sum(1)
-    return (energy*high).sum((-2, -1))/energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)
+    return (energy * high).sum((-2, -1)) / energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)

@@ -27,7 +27,9 @@ class Normalize(nn.Module):
     ):
         super().__init__()
         if len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(f'expected a mean and a positive std for each channel, got mean={mean}, std={std}')
+            raise ValueError(
+                f'expected a mean and a positive std for each channel, got mean={mean}, std={std}'
+            )
         for name, values in dict(mean=mean, std=std).items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -43,10 +45,13 @@ def conv_block(
     kernel:int=3, # Side of the kernels, odd
 )->nn.Sequential: # Layers named `conv`, `norm`, `activation`
     "A convolution that keeps the size, normalised and rectified"
-    if kernel < 1 or kernel%2 == 0: raise ValueError(f'kernel is an odd number of pixels >= 1, got {kernel!r}')
-    layers = OrderedDict(conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel//2, bias=not norm))
-    if norm: layers['norm'] = nn.BatchNorm2d(outputs)
-    if activation: layers['activation'] = nn.ReLU()
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f'kernel is an odd number of pixels >= 1, got {kernel!r}')
+    layers = OrderedDict(conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm))
+    if norm:
+        layers['norm'] = nn.BatchNorm2d(outputs)
+    if activation:
+        layers['activation'] = nn.ReLU()
     return nn.Sequential(layers)
 
 # %% ../nbs/api/03_models.ipynb #a23985e7
@@ -61,7 +66,8 @@ class Residual(nn.Module):
         self.body, self.shortcut = body, shortcut or nn.Identity()
         self.activation = nn.ReLU() if activation else nn.Identity()
 
-    def forward(self, x:Tensor)->Tensor: return self.activation(self.body(x)+self.shortcut(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
 
 # %% ../nbs/api/03_models.ipynb #f32b568a
 def residual_block(
@@ -71,9 +77,14 @@ def residual_block(
     norm:bool=True, # Batch normalisation
 )->Residual: # The block of ResNet-18 and ResNet-20
     "Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes"
-    body = nn.Sequential(conv_block(inputs, outputs, stride, norm), conv_block(outputs, outputs, 1, norm, activation=False))
-    if stride == 1 and inputs == outputs: return Residual(body)
-    project = [nn.Conv2d(inputs, outputs, 1, stride, bias=not norm)] + ([nn.BatchNorm2d(outputs)] if norm else [])
+    body = nn.Sequential(
+        conv_block(inputs, outputs, stride, norm), conv_block(outputs, outputs, 1, norm, activation=False)
+    )
+    if stride == 1 and inputs == outputs:
+        return Residual(body)
+    project = [nn.Conv2d(inputs, outputs, 1, stride, bias=not norm)] + (
+        [nn.BatchNorm2d(outputs)] if norm else []
+    )
     return Residual(body, nn.Sequential(*project))
 
 # %% ../nbs/api/03_models.ipynb #f5b8b0c2
@@ -85,25 +96,39 @@ def resnet9(
     kernel:int=3, # Side of the first layer's kernels
 )->nn.Sequential: # From normalised images to logits
     "Eight 3 x 3 convolutions, four of them in residual pairs, and one linear layer"
-    def pair(n): return Residual(nn.Sequential(conv_block(n, n, 1, norm), conv_block(n, n, 1, norm)), activation=False)
-    return nn.Sequential(OrderedDict(
-        stem=conv_block(channels, width, 1, norm, kernel=kernel),
-        stage1=nn.Sequential(conv_block(width, 2*width, 1, norm), nn.MaxPool2d(2), pair(2*width)),
-        stage2=nn.Sequential(conv_block(2*width, 4*width, 1, norm), nn.MaxPool2d(2)),
-        stage3=nn.Sequential(conv_block(4*width, 8*width, 1, norm), nn.MaxPool2d(2), pair(8*width)),
-        pool=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten(), head=nn.Linear(8*width, classes)))
+
+    def pair(n):
+        return Residual(nn.Sequential(conv_block(n, n, 1, norm), conv_block(n, n, 1, norm)), activation=False)
+
+    return nn.Sequential(
+        OrderedDict(
+            stem=conv_block(channels, width, 1, norm, kernel=kernel),
+            stage1=nn.Sequential(conv_block(width, 2 * width, 1, norm), nn.MaxPool2d(2), pair(2 * width)),
+            stage2=nn.Sequential(conv_block(2 * width, 4 * width, 1, norm), nn.MaxPool2d(2)),
+            stage3=nn.Sequential(conv_block(4 * width, 8 * width, 1, norm), nn.MaxPool2d(2), pair(8 * width)),
+            pool=nn.AdaptiveMaxPool2d(1),
+            flatten=nn.Flatten(),
+            head=nn.Linear(8 * width, classes),
+        )
+    )
 
 # %% ../nbs/api/03_models.ipynb #26dcbc97
 def _resnet(classes:int, channels:int, width:int, norm:bool, kernel:int, depths:Sequence[int])->nn.Sequential:
     "Residual network with the stem for small images: `depths` blocks a stage, each stage twice as wide and half as large"
     stages, inputs = OrderedDict(stem=conv_block(channels, width, 1, norm, kernel=kernel)), width
     for i, depth in enumerate(depths):
-        outputs = width*2**i
-        steps = [1 if i == 0 else 2]+[1]*(depth-1)
-        stages[f'stage{i+1}'] = nn.Sequential(
-            *(residual_block(inputs if j == 0 else outputs, outputs, step, norm) for j, step in enumerate(steps)))
+        outputs = width * 2**i
+        steps = [1 if i == 0 else 2] + [1] * (depth - 1)
+        stages[f'stage{i + 1}'] = nn.Sequential(
+            *(
+                residual_block(inputs if j == 0 else outputs, outputs, step, norm)
+                for j, step in enumerate(steps)
+            )
+        )
         inputs = outputs
-    return nn.Sequential(stages|dict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(inputs, classes)))
+    return nn.Sequential(
+        stages | dict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(inputs, classes))
+    )
 
 # %% ../nbs/api/03_models.ipynb #ee6da121
 def resnet18(
@@ -130,7 +155,7 @@ def resnet20(
 # %% ../nbs/api/03_models.ipynb #d292627b
 def _activation(channels:int, norm:bool)->nn.Sequential:
     "Batch normalisation, where there is any, and ReLU"
-    return nn.Sequential(*[nn.BatchNorm2d(channels)]*norm, nn.ReLU())
+    return nn.Sequential(*[nn.BatchNorm2d(channels)] * norm, nn.ReLU())
 
 # %% ../nbs/api/03_models.ipynb #78582dc3
 class PreactResidual(nn.Module):
@@ -142,25 +167,33 @@ class PreactResidual(nn.Module):
         norm:bool=True, # Batch normalisation
     ):
         super().__init__()
-        def conv(channels, step, kernel): return nn.Conv2d(channels, outputs, kernel, step, kernel//2, bias=not norm)
+
+        def conv(channels, step, kernel):
+            return nn.Conv2d(channels, outputs, kernel, step, kernel // 2, bias=not norm)
+
         self.before = _activation(inputs, norm)
         self.body = nn.Sequential(conv(inputs, stride, 3), *_activation(outputs, norm), conv(outputs, 1, 3))
         self.shortcut = None if stride == 1 and inputs == outputs else conv(inputs, stride, 1)
 
     def forward(self, x:Tensor)->Tensor:
         ready = self.before(x)
-        return self.body(ready)+(x if self.shortcut is None else self.shortcut(ready))
+        return self.body(ready) + (x if self.shortcut is None else self.shortcut(ready))
 
 # %% ../nbs/api/03_models.ipynb #0aac9d83
 def _preact_resnet(classes:int, channels:int, width:int, norm:bool, kernel:int, depth:int, widths:Sequence[int])->nn.Sequential:
     "Pre-activation network: `depth` blocks a stage, each stage after the first half as large, `widths` times as wide as the stem"
     stem = nn.Sequential(OrderedDict(conv=conv_block(channels, width, norm=norm, kernel=kernel).conv))
     stages, inputs = OrderedDict(stem=stem), width
-    for i, outputs in enumerate(width*o for o in widths):
-        blocks = [PreactResidual(inputs if j == 0 else outputs, outputs, 2 if i and j == 0 else 1, norm) for j in range(depth)]
-        stages[f'stage{i+1}'], inputs = nn.Sequential(*blocks), outputs
+    for i, outputs in enumerate(width * o for o in widths):
+        blocks = [
+            PreactResidual(inputs if j == 0 else outputs, outputs, 2 if i and j == 0 else 1, norm)
+            for j in range(depth)
+        ]
+        stages[f'stage{i + 1}'], inputs = nn.Sequential(*blocks), outputs
     stages[f'stage{len(widths)}'].extend(_activation(inputs, norm))
-    return nn.Sequential(stages|dict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(inputs, classes)))
+    return nn.Sequential(
+        stages | dict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(inputs, classes))
+    )
 
 # %% ../nbs/api/03_models.ipynb #586b68ac
 def preact_resnet18(
@@ -187,7 +220,9 @@ def wide_resnet34_10(
 # %% ../nbs/api/03_models.ipynb #e021f6bc
 def _linear_head(*sizes:int)->nn.Sequential:
     "Linear layers from each size to the next, rectified in between"
-    return nn.Sequential(*[layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.ReLU())][:-1])
+    return nn.Sequential(
+        *[layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.ReLU())][:-1]
+    )
 
 # %% ../nbs/api/03_models.ipynb #3329a026
 def lenet(
@@ -198,11 +233,17 @@ def lenet(
     kernel:int=5, # Side of the first layer's kernels
 )->nn.Sequential: # From normalised images to logits
     "LeNet-5 with ReLU and max pooling: two 5 x 5 convolutions and three linear layers (LeCun et al. 1998)"
-    second = 16*width//6
-    return nn.Sequential(OrderedDict(
-        stem=conv_block(channels, width, 1, norm, kernel=kernel), stage1=nn.MaxPool2d(2),
-        stage2=nn.Sequential(conv_block(width, second, 1, norm, kernel=5), nn.MaxPool2d(2)),
-        pool=nn.AdaptiveAvgPool2d(5), flatten=nn.Flatten(), head=_linear_head(25*second, 20*width, 14*width, classes)))
+    second = 16 * width // 6
+    return nn.Sequential(
+        OrderedDict(
+            stem=conv_block(channels, width, 1, norm, kernel=kernel),
+            stage1=nn.MaxPool2d(2),
+            stage2=nn.Sequential(conv_block(width, second, 1, norm, kernel=5), nn.MaxPool2d(2)),
+            pool=nn.AdaptiveAvgPool2d(5),
+            flatten=nn.Flatten(),
+            head=_linear_head(25 * second, 20 * width, 14 * width, classes),
+        )
+    )
 
 # %% ../nbs/api/03_models.ipynb #a811ce7d
 def alexnet(
@@ -213,12 +254,21 @@ def alexnet(
     kernel:int=5, # Side of the first layer's kernels; 11 with a stride of 4 in the original, for images of 224 pixels
 )->nn.Sequential: # From normalised images to logits
     "AlexNet for small images: its five convolutions without the stride, and three linear layers (Krizhevsky 2014)"
-    def block(inputs, outputs, side=3): return conv_block(inputs*width, outputs*width, 1, norm, kernel=side)
-    return nn.Sequential(OrderedDict(
-        stem=conv_block(channels, width, 1, norm, kernel=kernel), stage1=nn.MaxPool2d(2),
-        stage2=nn.Sequential(block(1, 3, 5), nn.MaxPool2d(2)),
-        stage3=nn.Sequential(block(3, 6), block(6, 4), block(4, 4), nn.MaxPool2d(2, ceil_mode=True)),
-        pool=nn.AdaptiveAvgPool2d(3), flatten=nn.Flatten(), head=_linear_head(36*width, 64*width, 64*width, classes)))
+
+    def block(inputs, outputs, side=3):
+        return conv_block(inputs * width, outputs * width, 1, norm, kernel=side)
+
+    return nn.Sequential(
+        OrderedDict(
+            stem=conv_block(channels, width, 1, norm, kernel=kernel),
+            stage1=nn.MaxPool2d(2),
+            stage2=nn.Sequential(block(1, 3, 5), nn.MaxPool2d(2)),
+            stage3=nn.Sequential(block(3, 6), block(6, 4), block(4, 4), nn.MaxPool2d(2, ceil_mode=True)),
+            pool=nn.AdaptiveAvgPool2d(3),
+            flatten=nn.Flatten(),
+            head=_linear_head(36 * width, 64 * width, 64 * width, classes),
+        )
+    )
 
 # %% ../nbs/api/03_models.ipynb #dd06a6a2
 def vgg11(
@@ -229,17 +279,35 @@ def vgg11(
     kernel:int=3, # Side of the first layer's kernels
 )->nn.Sequential: # From normalised images to logits
     "VGG-11: eight 3 x 3 convolutions in five stages, and three linear layers (Simonyan and Zisserman 2015, column A)"
+
     def stage(*sizes):
-        convolutions = [conv_block(a*width, b*width, 1, norm) for a, b in zip(sizes, sizes[1:])]
+        convolutions = [conv_block(a * width, b * width, 1, norm) for a, b in zip(sizes, sizes[1:])]
         return nn.Sequential(*convolutions, nn.MaxPool2d(2, ceil_mode=True))
-    return nn.Sequential(OrderedDict(
-        stem=conv_block(channels, width, 1, norm, kernel=kernel), stage1=nn.MaxPool2d(2), stage2=stage(1, 2), stage3=stage(2, 4, 4),
-        stage4=stage(4, 8, 8), stage5=stage(8, 8, 8), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(),
-        head=_linear_head(8*width, 64*width, 64*width, classes)))
+
+    return nn.Sequential(
+        OrderedDict(
+            stem=conv_block(channels, width, 1, norm, kernel=kernel),
+            stage1=nn.MaxPool2d(2),
+            stage2=stage(1, 2),
+            stage3=stage(2, 4, 4),
+            stage4=stage(4, 8, 8),
+            stage5=stage(8, 8, 8),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            head=_linear_head(8 * width, 64 * width, 64 * width, classes),
+        )
+    )
 
 # %% ../nbs/api/03_models.ipynb #7680dd0d
-EFFICIENTNET_B0 = ((1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3), (6, 5, 1, 80, 112, 3),
-                   (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1))
+EFFICIENTNET_B0 = (
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
+)
 
 # %% ../nbs/api/03_models.ipynb #e94d04ad
 def efficientnet_b0(
@@ -251,14 +319,22 @@ def efficientnet_b0(
 )->nn.Sequential: # From normalised images to logits
     "EfficientNet-B0 with a stem of stride 1 (Lukasik et al. 2023, appendix)"
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
-    if not norm: raise ValueError('efficientnet_b0 needs batch normalisation; got norm=False')
-    blocks = [MBConvConfig(*row[:-1], row[-1], width_mult=width/32, depth_mult=1.) for row in EFFICIENTNET_B0]
-    net = EfficientNet(blocks, dropout=.2, num_classes=classes)
+
+    if not norm:
+        raise ValueError('efficientnet_b0 needs batch normalisation; got norm=False')
+    blocks = [
+        MBConvConfig(*row[:-1], row[-1], width_mult=width / 32, depth_mult=1.0) for row in EFFICIENTNET_B0
+    ]
+    net = EfficientNet(blocks, dropout=0.2, num_classes=classes)
     stem = conv_block(channels, net.features[0][0].out_channels, kernel=kernel).conv
     nn.init.kaiming_normal_(stem.weight, mode='fan_out')
     net.features[0][0] = stem
     stages = OrderedDict((f'stage{i}', stage) for i, stage in enumerate(net.features[1:], 1))
-    return nn.Sequential(OrderedDict(stem=net.features[0], **stages, pool=net.avgpool, flatten=nn.Flatten(), head=net.classifier))
+    return nn.Sequential(
+        OrderedDict(
+            stem=net.features[0], **stages, pool=net.avgpool, flatten=nn.Flatten(), head=net.classifier
+        )
+    )
 
 # %% ../nbs/api/03_models.ipynb #ada14505
 def add_dropout(
@@ -266,10 +342,18 @@ def add_dropout(
     rate:float, # Share of the features dropped while training
 )->nn.Sequential: # The same network
     "Dropout before each linear layer of the head"
-    if not 0 <= rate < 1: raise ValueError(f'dropout is a share in [0, 1), got {rate!r}')
-    if rate == 0: return net
+    if not 0 <= rate < 1:
+        raise ValueError(f'dropout is a share in [0, 1), got {rate!r}')
+    if rate == 0:
+        return net
     layers = net.head if isinstance(net.head, nn.Sequential) else [net.head]
-    net.head = nn.Sequential(*[part for layer in layers for part in ([nn.Dropout(rate)] if isinstance(layer, nn.Linear) else [])+[layer]])
+    net.head = nn.Sequential(
+        *[
+            part
+            for layer in layers
+            for part in ([nn.Dropout(rate)] if isinstance(layer, nn.Linear) else []) + [layer]
+        ]
+    )
     return net
 
 # %% ../nbs/api/03_models.ipynb #747de0c1
@@ -281,16 +365,27 @@ def initialize(
     init:str, # One of `INITS`: 'default' leaves PyTorch's own; 'xavier'
 )->nn.Module: # The same network
     "Draw initial weights"
-    if init not in INITS: raise ValueError(f'init is one of {", ".join(INITS)}; got {init!r}')
+    if init not in INITS:
+        raise ValueError(f'init is one of {", ".join(INITS)}; got {init!r}')
     for layer in model.modules():
         if init == 'xavier' and isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None: nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return model
 
 # %% ../nbs/api/03_models.ipynb #6a1ecd92
-NETS = dict(lenet=lenet, alexnet=alexnet, vgg11=vgg11, resnet9=resnet9, resnet18=resnet18, resnet20=resnet20, preact_resnet18=preact_resnet18,
-            wide_resnet34_10=wide_resnet34_10, efficientnet_b0=efficientnet_b0)
+NETS = dict(
+    lenet=lenet,
+    alexnet=alexnet,
+    vgg11=vgg11,
+    resnet9=resnet9,
+    resnet18=resnet18,
+    resnet20=resnet20,
+    preact_resnet18=preact_resnet18,
+    wide_resnet34_10=wide_resnet34_10,
+    efficientnet_b0=efficientnet_b0,
+)
 
 # %% ../nbs/api/03_models.ipynb #b098779d
 CONVOLUTIONS = dict(plain=None, WD=DCTConv2d, SD=DCTSignalConv2d)
@@ -309,12 +404,16 @@ def create(
     **options, # `width`, `norm` and `kernel`, as in the network's own function
 )->nn.Sequential: # Images `(N, C, H, W)` in [0, 1] to logits `(N, classes)`
     "A freshly initialised network whose first layer, `normalize`, takes images in [0, 1]"
-    if name not in NETS: raise ValueError(f'unknown network {name!r}; there are {", ".join(NETS)}')
-    if options.get('width', 1) < 1: raise ValueError(f'width is a number of channels >= 1, got {options["width"]!r}')
-    if conv not in CONVOLUTIONS: raise ValueError(f'conv is one of {", ".join(CONVOLUTIONS)}; got {conv!r}')
+    if name not in NETS:
+        raise ValueError(f'unknown network {name!r}; there are {", ".join(NETS)}')
+    if options.get('width', 1) < 1:
+        raise ValueError(f'width is a number of channels >= 1, got {options["width"]!r}')
+    if conv not in CONVOLUTIONS:
+        raise ValueError(f'conv is one of {", ".join(CONVOLUTIONS)}; got {conv!r}')
     net = initialize(add_dropout(NETS[name](classes, channels, **options), dropout), init)
-    if conv != 'plain': to_dct(net, CONVOLUTIONS[conv], basis, inplace=True)
-    normalize = Normalize(mean or [.5]*channels, std or [.25]*channels)
+    if conv != 'plain':
+        to_dct(net, CONVOLUTIONS[conv], basis, inplace=True)
+    normalize = Normalize(mean or [0.5] * channels, std or [0.25] * channels)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))
 
 # %% ../nbs/api/03_models.ipynb #177da375
@@ -331,9 +430,11 @@ def evaluating(
 ):
     "Evaluation mode inside the block; each module's own mode again after it"
     modes = {module: module.training for module in model.modules()}
-    try: yield model.eval()
+    try:
+        yield model.eval()
     finally:
-        for module, training in modes.items(): module.training = training
+        for module, training in modes.items():
+            module.training = training
 
 # %% ../nbs/api/03_models.ipynb #23aca31f
 def device_of(
@@ -341,7 +442,9 @@ def device_of(
     x:Tensor, # Images for it
 )->torch.device: # Of the module's parameters; of `x` where there are none
     "Where a model computes"
-    return next((p.device for p in model.parameters()), x.device) if isinstance(model, nn.Module) else x.device
+    return (
+        next((p.device for p in model.parameters()), x.device) if isinstance(model, nn.Module) else x.device
+    )
 
 # %% ../nbs/api/03_models.ipynb #f154363b
 def images_at_once(
@@ -357,15 +460,17 @@ def predict(
     batch_size:int|None=None, # Images a forward pass; `images_at_once` when None
 )->Tensor: # Logits `(N, classes)`, float32, on the device of `x`
     "Logits of all images, batch by batch, without gradients"
-    with evaluating(model) if isinstance(model, nn.Module) else nullcontext(): return _predict(model, x, batch_size, device_of(model, x))
+    with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+        return _predict(model, x, batch_size, device_of(model, x))
 
 # %% ../nbs/api/03_models.ipynb #f27bebc6
 @torch.no_grad()
 def _predict(model:Callable, x:Tensor, batch_size:int|None, device:torch.device)->Tensor:
     "Logits of `x`, moved to `device` a batch at a time; uint8 pixels become [0, 1]"
-    if len(x) == 0: raise ValueError(f'expected at least one image, got shape {tuple(x.shape)}')
+    if len(x) == 0:
+        raise ValueError(f'expected at least one image, got shape {tuple(x.shape)}')
     logits = []
     for batch in x.split(batch_size or images_at_once(device)):
         batch = batch.to(device, memory_format=torch.channels_last)
-        logits.append(model(batch.float()/255 if batch.dtype == torch.uint8 else batch).float())
+        logits.append(model(batch.float() / 255 if batch.dtype == torch.uint8 else batch).float())
     return torch.cat(logits).to(x.device)

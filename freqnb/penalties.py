@@ -22,7 +22,9 @@ class _Norms(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix:Tensor|None, *kernels:Tensor)->Tensor: # From kernels `(out, in, h, w)` to coefficients, or None where they are such; `(layers, h, w)`
         coefficients = kernels if matrix is None else [synthesize(kernel, matrix.T) for kernel in kernels]
-        norms = torch.stack([torch.linalg.vector_norm(part, dim=1).square_().sum(0) for part in coefficients]).sqrt_()
+        norms = torch.stack(
+            [torch.linalg.vector_norm(part, dim=1).square_().sum(0) for part in coefficients]
+        ).sqrt_()
         ctx.save_for_backward(matrix, norms, *coefficients)
         return norms
 
@@ -30,17 +32,20 @@ class _Norms(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient:Tensor)->tuple:
         matrix, norms, *coefficients = ctx.saved_tensors
-        scaled = [part*scale for part, scale in zip(coefficients, torch.where(norms > 0, gradient/norms, 0.))]
+        scaled = [
+            part * scale for part, scale in zip(coefficients, torch.where(norms > 0, gradient / norms, 0.0))
+        ]
         return None, *(scaled if matrix is None else [synthesize(part, matrix) for part in scaled])
 
 # %% ../nbs/api/04_penalties.ipynb #c357de60
 @lru_cache(maxsize=256)
 def _analysis(kernel:tuple[int,int], norm:str|None, device:torch.device, dtype:torch.dtype)->Tensor|None:
     "The matrix from a layer's parameters to coefficients of the L1-normalised basis: from weights, or from the basis `norm`"
-    if norm == 'l1': return None
+    if norm == 'l1':
+        return None
     target = cosine_basis(kernel)
     source = torch.eye(len(target), dtype=target.dtype) if norm is None else cosine_basis(kernel, norm).T
-    return (target@source/target.square().sum(1, keepdim=True)).to(device, dtype)
+    return (target @ source / target.square().sum(1, keepdim=True)).to(device, dtype)
 
 # %% ../nbs/api/04_penalties.ipynb #528551f0
 def _grouped_norms(layers:Sequence[nn.Conv2d])->list[Tensor]:
@@ -49,7 +54,9 @@ def _grouped_norms(layers:Sequence[nn.Conv2d])->list[Tensor]:
     for layer in layers:
         cosine = isinstance(layer, DCTConv2d)
         kernels = layer.coefficients if cosine else layer.weight
-        groups.setdefault((layer.kernel_size, layer.norm if cosine else None, kernels.device, kernels.dtype), []).append(kernels)
+        groups.setdefault(
+            (layer.kernel_size, layer.norm if cosine else None, kernels.device, kernels.dtype), []
+        ).append(kernels)
     return [_Norms.apply(_analysis(*kind), *kernels) for kind, kernels in groups.items()]
 
 # %% ../nbs/api/04_penalties.ipynb #fc7b96ca
@@ -64,7 +71,7 @@ def coefficient_norms(
 def _grid(h:int, w:int)->tuple[Tensor,Tensor,Tensor]:
     "Vertical and horizontal frequency, and their place between the constant and the rim, each `(h, w)`"
     i, j = torch.meshgrid(torch.arange(h).double(), torch.arange(w).double(), indexing='ij')
-    return i, j, torch.maximum(i/max(h-1, 1), j/max(w-1, 1))
+    return i, j, torch.maximum(i / max(h - 1, 1), j / max(w - 1, 1))
 
 # %% ../nbs/api/04_penalties.ipynb #8aa57dc6
 def highest_weights(
@@ -73,7 +80,7 @@ def highest_weights(
 )->Tensor: # `(h, w)`, float64
     "The larger of both frequencies, in the upper half of the grid"
     i, j, place = _grid(h, w)
-    return torch.maximum(i, j)*(place > .5)
+    return torch.maximum(i, j) * (place > 0.5)
 
 # %% ../nbs/api/04_penalties.ipynb #63882a65
 def squared_weights(
@@ -82,7 +89,7 @@ def squared_weights(
 )->Tensor: # `(h, w)`, float64
     "The sum of both frequencies' squares, outside the lower half of the grid"
     i, j, place = _grid(h, w)
-    return (i.square()+j.square())*(place >= .5)
+    return (i.square() + j.square()) * (place >= 0.5)
 
 # %% ../nbs/api/04_penalties.ipynb #216adf6c
 @lru_cache(maxsize=64)
@@ -91,8 +98,8 @@ def first_order_pairs(
     w:int, # Width of the kernel
 )->tuple[list[int],list[int]]: # Places `i*w+j` of the smaller and of the larger frequency of each pair
     "The constant against (0, 1), (1, 0) and (1, 1), as far as the kernel has them"
-    higher = [i*w+j for i, j in ((0, 1), (1, 0), (1, 1)) if i < h and j < w]
-    return [0]*len(higher), higher
+    higher = [i * w + j for i, j in ((0, 1), (1, 0), (1, 1)) if i < h and j < w]
+    return [0] * len(higher), higher
 
 # %% ../nbs/api/04_penalties.ipynb #5e8102b3
 @lru_cache(maxsize=64)
@@ -102,26 +109,32 @@ def monotone_pairs(
 )->tuple[list[int],list[int]]: # Places `i*w+j` of the smaller and of the larger frequency of each pair
     "Each frequency against each of the next anti-diagonal"
     places = [(i, j) for i in range(h) for j in range(w)]
-    pairs = [(a*w+b, i*w+j) for a, b in places for i, j in places if i+j == a+b+1]
+    pairs = [(a * w + b, i * w + j) for a, b in places for i, j in places if i + j == a + b + 1]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 # %% ../nbs/api/04_penalties.ipynb #6245d925
 def _linear(weights:Callable)->Callable:
     "A scheme that weighs the norms `(L, h, w)` of several layers"
-    return lambda norms: (norms*weights(*norms.shape[1:]).to(norms)).sum()
+    return lambda norms: (norms * weights(*norms.shape[1:]).to(norms)).sum()
 
 # %% ../nbs/api/04_penalties.ipynb #5d2f81ad
 def _ordered(pairs:Callable)->Callable:
     "A scheme that penalises pairs in the wrong order, in the norms `(L, h, w)` of several layers"
+
     def scheme(norms):
         lower, higher = pairs(*norms.shape[1:])
         flat = norms.flatten(1)
-        return torch.relu(flat[:, higher]-flat[:, lower]).sum()
+        return torch.relu(flat[:, higher] - flat[:, lower]).sum()
+
     return scheme
 
 # %% ../nbs/api/04_penalties.ipynb #16b87c07
-SCHEMES = dict(highest=_linear(highest_weights), weighted=_linear(squared_weights), first_order=_ordered(first_order_pairs),
-               monotone=_ordered(monotone_pairs))
+SCHEMES = dict(
+    highest=_linear(highest_weights),
+    weighted=_linear(squared_weights),
+    first_order=_ordered(first_order_pairs),
+    monotone=_ordered(monotone_pairs),
+)
 
 # %% ../nbs/api/04_penalties.ipynb #2eeb3091
 def penalized_layers(
@@ -129,11 +142,20 @@ def penalized_layers(
     depth:float|int=1/3, # A share of the layers in (0, 1], rounded up; or a whole number d for the released rule, floor(L/d)+1 of L
 )->list[nn.Conv2d]: # The first ones larger than 1 x 1
     "The convolutions that a penalty looks at"
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)]
-    if not layers: raise ValueError(f'expected a network with a convolution larger than 1 x 1; {type(model).__name__} has none')
-    if isinstance(depth, int) and depth >= 1: return layers[:len(layers)//depth+1]
-    if isinstance(depth, float) and 0 < depth <= 1: return layers[:math.ceil(depth*len(layers)-1e-9)]
-    raise ValueError(f'depth is a share in (0, 1], or a whole number >= 1 for the released rule; got {depth!r}')
+    layers = [
+        layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
+    ]
+    if not layers:
+        raise ValueError(
+            f'expected a network with a convolution larger than 1 x 1; {type(model).__name__} has none'
+        )
+    if isinstance(depth, int) and depth >= 1:
+        return layers[: len(layers) // depth + 1]
+    if isinstance(depth, float) and 0 < depth <= 1:
+        return layers[: math.ceil(depth * len(layers) - 1e-9)]
+    raise ValueError(
+        f'depth is a share in (0, 1], or a whole number >= 1 for the released rule; got {depth!r}'
+    )
 
 # %% ../nbs/api/04_penalties.ipynb #e1f2730a
 def filter_penalty(
@@ -144,8 +166,13 @@ def filter_penalty(
     "Penalise the high-frequency coefficients of a network's kernels (Lukasik et al. 2023, section 4)"
     names = scheme.split('+')
     for name in names:
-        if name not in SCHEMES: raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, or some of them joined by '+'; got {scheme!r}")
-    return sum(SCHEMES[name](norms) for norms in _grouped_norms(penalized_layers(model, depth)) for name in names)
+        if name not in SCHEMES:
+            raise ValueError(
+                f"scheme is one of {', '.join(SCHEMES)}, or some of them joined by '+'; got {scheme!r}"
+            )
+    return sum(
+        SCHEMES[name](norms) for norms in _grouped_norms(penalized_layers(model, depth)) for name in names
+    )
 
 # %% ../nbs/api/04_penalties.ipynb #69fbd56b
 def _parts(spectrum:Tensor)->Tensor:
@@ -171,7 +198,7 @@ def random_basis(
     "A rotation drawn uniformly"
     normal = torch.randn(classes, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
-    return q*r.diagonal().sign()
+    return q * r.diagonal().sign()
 
 # %% ../nbs/api/04_penalties.ipynb #63e9919a
 def _permuted(difference:Tensor, seed:int)->Tensor: # From `(B, K)` to `(B,)`
@@ -182,11 +209,17 @@ def _permuted(difference:Tensor, seed:int)->Tensor: # From `(B, K)` to `(B,)`
 # %% ../nbs/api/04_penalties.ipynb #598e8812
 def _rotated(difference:Tensor, seed:int)->Tensor: # From `(B, K)` to `(B,)`
     "The sum of magnitudes in a random orthonormal basis"
-    return (difference@random_basis(difference.shape[1], seed).T.to(difference)).abs().sum(1)
+    return (difference @ random_basis(difference.shape[1], seed).T.to(difference)).abs().sum(1)
 
 # %% ../nbs/api/04_penalties.ipynb #442e1426
-DISTANCES = dict(dft=_dft, batch_dft=_batch_dft, l1=lambda difference: difference.abs().sum(1), l2=lambda difference: difference.square().sum(1),
-                 permuted=_permuted, rotated=_rotated)
+DISTANCES = dict(
+    dft=_dft,
+    batch_dft=_batch_dft,
+    l1=lambda difference: difference.abs().sum(1),
+    l2=lambda difference: difference.square().sum(1),
+    permuted=_permuted,
+    rotated=_rotated,
+)
 
 # %% ../nbs/api/04_penalties.ipynb #3f1e6729
 def logit_spectrum_distance(
@@ -197,7 +230,10 @@ def logit_spectrum_distance(
 )->Tensor: # A number: the mean over the batch
     "How far answers are apart, in the frequencies of the class axis (Huang et al. 2022, equation 2) or without them"
     if clean.shape != adversarial.shape or clean.ndim != 2:
-        raise ValueError(f'expected two tensors of logits (B, classes) of one shape; got {tuple(clean.shape)} and {tuple(adversarial.shape)}')
-    if form not in DISTANCES: raise ValueError(f'form is one of {", ".join(DISTANCES)}; got {form!r}')
+        raise ValueError(
+            f'expected two tensors of logits (B, classes) of one shape; got {tuple(clean.shape)} and {tuple(adversarial.shape)}'
+        )
+    if form not in DISTANCES:
+        raise ValueError(f'form is one of {", ".join(DISTANCES)}; got {form!r}')
     options = dict(seed=seed) if form in ('permuted', 'rotated') else {}
-    return DISTANCES[form]((clean-adversarial).float(), **options).mean()
+    return DISTANCES[form]((clean - adversarial).float(), **options).mean()

@@ -30,11 +30,23 @@ GREY = '#666666'
 
 # %% ../nbs/api/09_plots.ipynb #eac8c39c
 LOOK = {
-    'figure.dpi': 96, 'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.constrained_layout.use': True,
-    'font.family': 'DejaVu Sans', 'font.size': 10, 'axes.titlesize': 10, 'legend.fontsize': 9,
-    'legend.frameon': False, 'legend.handlelength': 3.2, 'lines.linewidth': 1.6, 'lines.markersize': 5,
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': False,
-    'image.cmap': 'cividis', 'image.interpolation': 'nearest',
+    'figure.dpi': 96,
+    'figure.facecolor': 'white',
+    'savefig.facecolor': 'white',
+    'figure.constrained_layout.use': True,
+    'font.family': 'DejaVu Sans',
+    'font.size': 10,
+    'axes.titlesize': 10,
+    'legend.fontsize': 9,
+    'legend.frameon': False,
+    'legend.handlelength': 3.2,
+    'lines.linewidth': 1.6,
+    'lines.markersize': 5,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': False,
+    'image.cmap': 'cividis',
+    'image.interpolation': 'nearest',
 }
 
 # %% ../nbs/api/09_plots.ipynb #72882a6c
@@ -42,6 +54,7 @@ def style()->AbstractContextManager: # Use as `with style():`
     "The look of every figure, as a context for your own"
     from cycler import cycler
     from matplotlib.pyplot import rc_context
+
     series = cycler(color=COLOURS) + cycler(marker=MARKERS) + cycler(linestyle=LINES)
     return rc_context(LOOK | {'axes.prop_cycle': series})
 
@@ -54,7 +67,8 @@ def _new_axes(
 )->Any: # `axes`, or those of a new figure
     "The axes to draw on"
     from matplotlib.pyplot import subplots
-    return subplots(rows, columns, figsize=size, squeeze=rows*columns == 1)[1] if axes is None else axes
+
+    return subplots(rows, columns, figsize=size, squeeze=rows * columns == 1)[1] if axes is None else axes
 
 # %% ../nbs/api/09_plots.ipynb #1fad6550
 def _array(
@@ -68,9 +82,11 @@ def figure_of(
     drawn:Any, # A figure, axes, or an array of axes
 )->Any: # The figure they belong to
     "The figure that a plot has drawn on"
-    if isinstance(drawn, np.ndarray) and drawn.size: drawn = drawn.flat[0]
+    if isinstance(drawn, np.ndarray) and drawn.size:
+        drawn = drawn.flat[0]
     figure = getattr(drawn, 'figure', None)
-    if figure is None: raise ValueError(f'expected a figure or axes, got {drawn!r}')
+    if figure is None:
+        raise ValueError(f'expected a figure or axes, got {drawn!r}')
     return figure
 
 # %% ../nbs/api/09_plots.ipynb #5c35061b
@@ -80,7 +96,7 @@ def png(
 )->bytes: # The same bytes for the same drawing
     "Draw a figure as a PNG file"
     drawn = BytesIO()
-    figure.savefig(drawn, format='png', dpi=figure.dpi*scale)
+    figure.savefig(drawn, format='png', dpi=figure.dpi * scale)
     return drawn.getvalue()
 
 # %% ../nbs/api/09_plots.ipynb #8a9b307f
@@ -89,6 +105,7 @@ def _smaller(
 )->bytes: # A WebP file of the same pixels
     "The same picture in fewer bytes, without loss"
     from PIL import Image
+
     small = BytesIO()
     Image.open(BytesIO(data)).convert('RGB').save(small, 'WEBP', lossless=True, quality=100, method=6)
     return small.getvalue()
@@ -117,9 +134,11 @@ def alt(
 )->Picture: # Make it the last line of a cell
     "Draw the figure with its alternative text, and close it"
     from matplotlib.pyplot import close
+
     figure = figure_of(drawn)
-    if not text.strip(): raise ValueError(f'expected a sentence that says what the figure shows, got {text!r}')
-    picture = Picture(_smaller(png(figure)), text, round(figure.get_figwidth()*figure.dpi))
+    if not text.strip():
+        raise ValueError(f'expected a sentence that says what the figure shows, got {text!r}')
+    picture = Picture(_smaller(png(figure)), text, round(figure.get_figwidth() * figure.dpi))
     close(figure)
     return picture
 
@@ -129,9 +148,12 @@ def displayed(
     mode:str='clip', # `clip`, `centred` or `min-max`
 )->Tensor: # Values in [0, 1]
     "Bring values into the range that a screen shows"
-    if mode == 'clip': return x.clamp(0, 1)
-    if mode == 'centred': return .5 + .5*x/x.abs().amax().clamp(min=1e-12)
-    if mode == 'min-max': return (x - x.amin())/(x.amax() - x.amin()).clamp(min=1e-12)
+    if mode == 'clip':
+        return x.clamp(0, 1)
+    if mode == 'centred':
+        return 0.5 + 0.5 * x / x.abs().amax().clamp(min=1e-12)
+    if mode == 'min-max':
+        return (x - x.amin()) / (x.amax() - x.amin()).clamp(min=1e-12)
     raise ValueError(f"mode is {mode!r}; expected 'clip', 'centred' or 'min-max'")
 
 # %% ../nbs/api/09_plots.ipynb #442b3b5f
@@ -144,14 +166,18 @@ def _grid(
     titles:list[str]|None, # A title for each picture
 )->np.ndarray: # Axes, one for each picture
     "Axes with titles for `n` pictures in rows; those left over are hidden"
-    if titles is not None and len(titles) != n: raise ValueError(f'{len(titles)} titles for {n} pictures')
+    if titles is not None and len(titles) != n:
+        raise ValueError(f'{len(titles)} titles for {n} pictures')
     columns = min(columns, n)
     rows = -(-n // columns)
-    high = side*shape[0]/shape[1] + (.06 if titles is None else .3)
-    axes = np.ravel(_new_axes(axes, rows, columns, (side*columns, high*rows)))
-    if axes.size < n: raise ValueError(f'{axes.size} axes for {n} pictures')
-    for ax in axes[n:]: ax.set_visible(False)
-    for ax, title in zip(axes, titles or []): ax.set_title(title)
+    high = side * shape[0] / shape[1] + (0.06 if titles is None else 0.3)
+    axes = np.ravel(_new_axes(axes, rows, columns, (side * columns, high * rows)))
+    if axes.size < n:
+        raise ValueError(f'{axes.size} axes for {n} pictures')
+    for ax in axes[n:]:
+        ax.set_visible(False)
+    for ax, title in zip(axes, titles or []):
+        ax.set_title(title)
     return axes[:n]
 
 # %% ../nbs/api/09_plots.ipynb #09e4b485
@@ -164,7 +190,8 @@ def show_images(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->np.ndarray: # Axes, one for each image
     "Draw images in rows"
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f'x is {tuple(x.shape)}; expected (N, 1 or 3, H, W)')
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f'x is {tuple(x.shape)}; expected (N, 1 or 3, H, W)')
     with style():
         axes = _grid(axes, len(x), columns, side, x.shape[2:], titles)
         for ax, image in zip(axes, _array(displayed(x, mode)).transpose(0, 2, 3, 1)):
@@ -178,7 +205,7 @@ def _frequency_extent(
     w:int, # Width
 )->tuple[float, float, float, float]: # Left, right, bottom, top
     "Where a centred spectrum lies, in cycles per image"
-    return -(w//2) - .5, (w + 1)//2 - .5, (h + 1)//2 - .5, -(h//2) - .5
+    return -(w // 2) - 0.5, (w + 1) // 2 - 0.5, (h + 1) // 2 - 0.5, -(h // 2) - 0.5
 
 # %% ../nbs/api/09_plots.ipynb #1ced774c
 def show_spectrum(
@@ -188,7 +215,7 @@ def show_spectrum(
 )->Any: # Axes
     "Draw the logarithm of the mean amplitude over images and channels, zero frequency in the middle"
     amplitude = torch.fft.fftshift(torch.fft.fft2(x).abs().flatten(0, 1).mean(0))
-    log = torch.log10(amplitude.clamp(min=1e-6*amplitude.max().clamp(min=1e-12)))
+    log = torch.log10(amplitude.clamp(min=1e-6 * amplitude.max().clamp(min=1e-12)))
     with style():
         ax = _new_axes(axes, size=(3.6, 2.9))
         image = ax.imshow(_array(log), extent=_frequency_extent(*x.shape[2:]))
@@ -204,13 +231,15 @@ def plot_masks(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->np.ndarray: # Axes, one for each mask
     "Draw which frequencies masks keep"
-    if masks.ndim != 3: raise ValueError(f'masks are {tuple(masks.shape)}; expected (N, H, W)')
-    if titles is None: titles = [f'{int(m.sum())} of {m.numel()}' for m in masks]
+    if masks.ndim != 3:
+        raise ValueError(f'masks are {tuple(masks.shape)}; expected (N, H, W)')
+    if titles is None:
+        titles = [f'{int(m.sum())} of {m.numel()}' for m in masks]
     with style():
         axes = _grid(axes, len(masks), columns, 1.6, masks.shape[1:], titles)
         for ax, mask in zip(axes, _array(masks)):
             ax.imshow(mask, extent=_frequency_extent(*mask.shape), cmap='gray', vmin=0, vmax=1)
-            ax.set_xticks([-(mask.shape[1]//4), 0, mask.shape[1]//4])
+            ax.set_xticks([-(mask.shape[1] // 4), 0, mask.shape[1] // 4])
             ax.set_yticks([])
             ax.set_xlabel('cycles per image')
     return axes
@@ -222,17 +251,21 @@ def kernel_picture(
 )->Tensor: # One image `(in, 2*(size+2), out*(size+2))` in [0, 1]: kernels in a row, the magnitudes of their spectra below
     "Kernels and their spectra, zero frequency in the middle and half a cycle per pixel at the rim"
     from torch.nn.functional import interpolate, pad
-    if weight.ndim != 4 or weight.shape[1] not in (1, 3): raise ValueError(f'expected kernels (out, 1 or 3, height, width), got shape {tuple(weight.shape)}')
+
+    if weight.ndim != 4 or weight.shape[1] not in (1, 3):
+        raise ValueError(f'expected kernels (out, 1 or 3, height, width), got shape {tuple(weight.shape)}')
     weight = weight.detach().cpu().float()
     tiny = torch.finfo(weight.dtype).tiny
-    kernels = .5+weight/(2*weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny))
+    kernels = 0.5 + weight / (2 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny))
     spectra = kernel_spectrum(weight, size).sum(1, keepdim=True).sqrt()
-    spectra = (spectra/spectra.amax((2, 3), keepdim=True).clamp_min(tiny)).expand(-1, weight.shape[1], -1, -1)
-    rows = [pad(part, (1, 1, 1, 1), value=1.) for part in (interpolate(kernels, size=size), spectra)]
+    spectra = (spectra / spectra.amax((2, 3), keepdim=True).clamp_min(tiny)).expand(
+        -1, weight.shape[1], -1, -1
+    )
+    rows = [pad(part, (1, 1, 1, 1), value=1.0) for part in (interpolate(kernels, size=size), spectra)]
     return torch.cat([torch.cat([*row], -1) for row in rows], -2)
 
 # %% ../nbs/api/09_plots.ipynb #dc591f6e
-BESIDE = dict(loc='center left', bbox_to_anchor=(1, .5)) # where a long legend hides nothing
+BESIDE = dict(loc='center left', bbox_to_anchor=(1, 0.5))  # where a long legend hides nothing
 
 # %% ../nbs/api/09_plots.ipynb #534501e1
 def _ends(
@@ -252,14 +285,17 @@ def plot_curves(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->Any: # Axes
     "Draw curves with their intervals"
-    if len(curves) > len(COLOURS): raise ValueError(f'{len(curves)} curves; expected at most {len(COLOURS)}')
+    if len(curves) > len(COLOURS):
+        raise ValueError(f'{len(curves)} curves; expected at most {len(COLOURS)}')
     with style():
-        ax = _new_axes(axes, size=(6.4, 3.) if len(curves) > 3 else (4.8, 3.))
+        ax = _new_axes(axes, size=(6.4, 3.0) if len(curves) > 3 else (4.8, 3.0))
         for label, values in curves.items():
             y, *ends = _ends(values) if isinstance(values[0], Estimate) else [_array(values)]
-            line, = ax.plot(_array(x), y, label=label)
-            if ends: ax.fill_between(_array(x), *ends, color=line.get_color(), alpha=.2, linewidth=0)
-        if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
+            (line,) = ax.plot(_array(x), y, label=label)
+            if ends:
+                ax.fill_between(_array(x), *ends, color=line.get_color(), alpha=0.2, linewidth=0)
+        if chance is not None:
+            ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
         ax.legend(**BESIDE if len(curves) > 3 else {})
     return ax
@@ -274,16 +310,17 @@ def plot_frequency_maps(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->np.ndarray: # Axes, one for each map
     "Draw what happens at each frequency, zero frequency in the middle"
-    if maps.ndim != 3: raise ValueError(f'maps are {tuple(maps.shape)}; expected (N, H, W)')
+    if maps.ndim != 3:
+        raise ValueError(f'maps are {tuple(maps.shape)}; expected (N, H, W)')
     low, high = limits or (float(maps.min()), float(maps.max()))
     with style():
         axes = _grid(axes, len(maps), columns, 1.9, maps.shape[1:], titles)
         for ax, values in zip(axes, _array(maps)):
             image = ax.imshow(values, extent=_frequency_extent(*values.shape), vmin=low, vmax=high)
-            ax.set_xticks([-(values.shape[1]//4), 0, values.shape[1]//4])
+            ax.set_xticks([-(values.shape[1] // 4), 0, values.shape[1] // 4])
             ax.set_yticks([])
             ax.set_xlabel('cycles per image')
-        figure_of(axes).colorbar(image, ax=axes, label=label, shrink=.8)
+        figure_of(axes).colorbar(image, ax=axes, label=label, shrink=0.8)
     return axes
 
 # %% ../nbs/api/09_plots.ipynb #7f0bfe2e
@@ -292,7 +329,8 @@ def _seeds(
     name:str, # What was measured
 )->np.ndarray|None: # A row for each seed; None where it was not measured
     "One measurement along training"
-    if not all(name in row for history in histories for row in history): return None
+    if not all(name in row for history in histories for row in history):
+        return None
     return np.array([[row[name] for row in history] for history in histories])
 
 # %% ../nbs/api/09_plots.ipynb #9e3c55de
@@ -301,10 +339,17 @@ def _training_lines(
 )->list[tuple]: # Name in the history, label, colour and line
     "How each measurement along training is drawn"
     from matplotlib import colormaps
-    colours = [colormaps['viridis'](.85*i/max(1, len(radii)-1)) for i in range(len(radii))]
-    whole = [('train_accuracy', 'training images', GREY, '-.'), ('valid_accuracy', 'held-out images', 'black', '-')]
-    return whole+[(f'{part} {r:g}', f'{shown}, r = {r:g}', colour, line) for part, shown, line in (('low', 'LFC', '-'), ('high', 'HFC', '--'))
-                  for r, colour in zip(radii, colours)]
+
+    colours = [colormaps['viridis'](0.85 * i / max(1, len(radii) - 1)) for i in range(len(radii))]
+    whole = [
+        ('train_accuracy', 'training images', GREY, '-.'),
+        ('valid_accuracy', 'held-out images', 'black', '-'),
+    ]
+    return whole + [
+        (f'{part} {r:g}', f'{shown}, r = {r:g}', colour, line)
+        for part, shown, line in (('low', 'LFC', '-'), ('high', 'HFC', '--'))
+        for r, colour in zip(radii, colours)
+    ]
 
 # %% ../nbs/api/09_plots.ipynb #9a900394
 def plot_training(
@@ -317,16 +362,28 @@ def plot_training(
     with style():
         axes = _grid(None, len(panels), columns, 2.1, (4, 5), list(panels))
         for ax, histories in zip(axes, panels.values()):
-            epochs = np.arange(1, len(histories[0])+1)
+            epochs = np.arange(1, len(histories[0]) + 1)
             for name, label, colour, line in _training_lines(radii):
-                if (values := _seeds(histories, name)) is None: continue
-                ax.plot(epochs, values.mean(0), color=colour, linestyle=line, marker='' if len(epochs) > 1 else '.', label=label, antialiased=False)
-            if chance is not None: ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
-            ax.set(ylim=(0, 1.02), yticks=(0, .5, 1), xlabel='epoch')
+                if (values := _seeds(histories, name)) is None:
+                    continue
+                ax.plot(
+                    epochs,
+                    values.mean(0),
+                    color=colour,
+                    linestyle=line,
+                    marker='' if len(epochs) > 1 else '.',
+                    label=label,
+                    antialiased=False,
+                )
+            if chance is not None:
+                ax.axhline(chance, color=GREY, linewidth=1, linestyle=':', marker='')
+            ax.set(ylim=(0, 1.02), yticks=(0, 0.5, 1), xlabel='epoch')
             ax.xaxis.get_major_locator().set_params(integer=True)
         for i, ax in enumerate(axes):
-            if i%columns == 0: ax.set_ylabel('accuracy')
-            else: ax.set_yticklabels([])
+            if i % columns == 0:
+                ax.set_ylabel('accuracy')
+            else:
+                ax.set_yticklabels([])
         handles, labels = axes[0].get_legend_handles_labels()
         figure_of(axes).legend(handles, labels, loc='outside right upper')
     return axes
@@ -343,16 +400,20 @@ def plot_bars(
     "Draw values with their intervals, one row each"
     paper, rows = paper or {}, {label: row for row, label in enumerate(values)}
     unknown = sorted(set(paper) - set(values))
-    if unknown: raise ValueError(f'paper has {unknown}; expected labels among {list(values)}')
+    if unknown:
+        raise ValueError(f'paper has {unknown}; expected labels among {list(values)}')
     with style():
-        ax = _new_axes(axes, size=(6.4, .8 + .26*len(values)))
+        ax = _new_axes(axes, size=(6.4, 0.8 + 0.26 * len(values)))
         y, low, high = _ends(values.values())
         ends = [y - low, high - y]
         ax.errorbar(y, list(rows.values()), xerr=ends, fmt='o', color=COLOURS[1], capsize=3, label='measured')
         at = [rows[label] for label in paper]
-        if paper: ax.plot(list(paper.values()), at, 'D', mfc='none', color=COLOURS[2], label='paper')
-        if chance is not None: ax.axvline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
-        ax.set(title=title, xlabel=xlabel, ylim=(len(values) - .5, -.5))
+        if paper:
+            ax.plot(list(paper.values()), at, 'D', mfc='none', color=COLOURS[2], label='paper')
+        if chance is not None:
+            ax.axvline(chance, color=GREY, linewidth=1, linestyle=':', marker='', label='chance')
+        ax.set(title=title, xlabel=xlabel, ylim=(len(values) - 0.5, -0.5))
         ax.set_yticks(list(rows.values()), list(rows))
-        if paper or chance is not None: ax.legend(**BESIDE)
+        if paper or chance is not None:
+            ax.legend(**BESIDE)
     return ax

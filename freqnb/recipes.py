@@ -18,7 +18,19 @@ from .attacks import pgd, pgd_kl
 from .data import Images, Splits, StreamedImages, load
 from .models import device_of, predict
 from .penalties import filter_penalty, logit_spectrum_distance
-from .train import Phases, Recipe, Run, adversarial_training, chosen, cross_entropy, fit_all, mart, penalized, replicates, trades
+from freqnb.train import (
+    Phases,
+    Recipe,
+    Run,
+    adversarial_training,
+    chosen,
+    cross_entropy,
+    fit_all,
+    mart,
+    penalized,
+    replicates,
+    trades,
+)
 
 # %% ../nbs/api/07_recipes.ipynb #58f77e9e
 def _scaled(small, paper)->dict:
@@ -31,16 +43,30 @@ def vanilla(
 )->Recipe: # At the scale and on the data that the reader chose
     "The base experiment of Wang et al. 2020 (section 4.2) at four scales"
     base = dict(
-        data=_scaled('fashion_mnist_mini', 'cifar10'), model=_scaled('resnet9', 'resnet18'), norm=_scaled(True, False),
-        images=dict(smoke=512, demo=3000, full=None, paper=None), optimizer=_scaled('sgd', 'adam'), lr=_scaled(.1, 1e-4),
-        init=_scaled('default', 'xavier'), weight_decay=_scaled(5e-4, 0.), schedule=_scaled('linear', 'constant'), warmup=_scaled(.2, 0.), batch_size=_scaled(128, 100),
-        epochs=dict(smoke=1, demo=6, full=10, paper=100), label_smoothing=0.)
-    return chosen(Recipe(**base|changes))
+        data=_scaled('fashion_mnist_mini', 'cifar10'),
+        model=_scaled('resnet9', 'resnet18'),
+        norm=_scaled(True, False),
+        images=dict(smoke=512, demo=3000, full=None, paper=None),
+        optimizer=_scaled('sgd', 'adam'),
+        lr=_scaled(0.1, 1e-4),
+        init=_scaled('default', 'xavier'),
+        weight_decay=_scaled(5e-4, 0.0),
+        schedule=_scaled('linear', 'constant'),
+        warmup=_scaled(0.2, 0.0),
+        batch_size=_scaled(128, 100),
+        epochs=dict(smoke=1, demo=6, full=10, paper=100),
+        label_smoothing=0.0,
+    )
+    return chosen(Recipe(**base | changes))
 
 # %% ../nbs/api/07_recipes.ipynb #6a501121
 NATIVE = dict(
-    **dict.fromkeys(('resnet9', 'resnet20'), dict(lr=.01, weight_decay=.01, schedule='step', warmup=0., milestones=(.24, .48, .72, .96))),
-    efficientnet_b0=dict(lr=1e-3, weight_decay=.05, schedule='cosine', warmup=.04))
+    **dict.fromkeys(
+        ('resnet9', 'resnet20'),
+        dict(lr=0.01, weight_decay=0.01, schedule='step', warmup=0.0, milestones=(0.24, 0.48, 0.72, 0.96)),
+    ),
+    efficientnet_b0=dict(lr=1e-3, weight_decay=0.05, schedule='cosine', warmup=0.04),
+)
 
 # %% ../nbs/api/07_recipes.ipynb #8222b9bf
 def native(
@@ -48,11 +74,17 @@ def native(
     **changes, # Fields of `Recipe`, in place of the base experiment's
 )->Recipe: # At the scale and on the data that the reader chose
     "The base experiment of Lukasik et al. 2023 at four scales"
-    if model not in NATIVE: raise ValueError(f'model is one of {", ".join(NATIVE)}; got {model!r}')
+    if model not in NATIVE:
+        raise ValueError(f'model is one of {", ".join(NATIVE)}; got {model!r}')
     base = dict(
-        data=_scaled('fashion_mnist_mini', 'cifar10'), images=dict(smoke=512, demo=2000, full=None, paper=None),
-        optimizer='adamw', batch_size=_scaled(128, 256), epochs=dict(smoke=1, demo=8, full=10, paper=125), label_smoothing=0.)
-    return chosen(Recipe(model=model, **base|NATIVE[model]|changes))
+        data=_scaled('fashion_mnist_mini', 'cifar10'),
+        images=dict(smoke=512, demo=2000, full=None, paper=None),
+        optimizer='adamw',
+        batch_size=_scaled(128, 256),
+        epochs=dict(smoke=1, demo=8, full=10, paper=125),
+        label_smoothing=0.0,
+    )
+    return chosen(Recipe(model=model, **base | NATIVE[model] | changes))
 
 # %% ../nbs/api/07_recipes.ipynb #3a9c6be1
 PENALTIES = ('highest', 'weighted', 'highest+first_order', 'monotone')
@@ -74,7 +106,10 @@ def native_rows(
 )->dict[str,tuple[Recipe,Callable]]: # Recipe and objective of each row, for `fit_all`
     "The rows that Lukasik et al. 2023 compare"
     layers = {name: (replace(base, conv=name), cross_entropy) for name in ('plain', 'WD', 'SD')}
-    return layers|{f'WD, {scheme}': (replace(base, conv='WD'), with_penalty(scheme, strength, depth)) for scheme in PENALTIES}
+    return layers | {
+        f'WD, {scheme}': (replace(base, conv='WD'), with_penalty(scheme, strength, depth))
+        for scheme in PENALTIES
+    }
 
 # %% ../nbs/api/07_recipes.ipynb #af95defd
 def at_fr_swa(
@@ -82,13 +117,27 @@ def at_fr_swa(
 )->Recipe: # At the scale and on the data that the reader chose
     "The training of Huang et al. 2022 at four scales; what is minimised is handed in, as in `robust_rows`"
     base = dict(
-        data=_scaled('fashion_mnist_mini', 'cifar10'), model=_scaled('resnet9', 'wide_resnet34_10'), images=dict(smoke=128, demo=1200, full=None, paper=None),
-        optimizer='momentum', lr=.1, weight_decay=5e-4, batch_size=_scaled(64, 128), schedule='step', milestones=(.75, .9), warmup=_scaled(.1, 0.), label_smoothing=0.,
-        epochs=dict(smoke=4, demo=4, full=12, paper=100), pad=_scaled(0, 4), flip=_scaled(False, True), swa=.75, select='robust accuracy')
-    return chosen(Recipe(**base|changes))
+        data=_scaled('fashion_mnist_mini', 'cifar10'),
+        model=_scaled('resnet9', 'wide_resnet34_10'),
+        images=dict(smoke=128, demo=1200, full=None, paper=None),
+        optimizer='momentum',
+        lr=0.1,
+        weight_decay=5e-4,
+        batch_size=_scaled(64, 128),
+        schedule='step',
+        milestones=(0.75, 0.9),
+        warmup=_scaled(0.1, 0.0),
+        label_smoothing=0.0,
+        epochs=dict(smoke=4, demo=4, full=12, paper=100),
+        pad=_scaled(0, 4),
+        flip=_scaled(False, True),
+        swa=0.75,
+        select='robust accuracy',
+    )
+    return chosen(Recipe(**base | changes))
 
 # %% ../nbs/api/07_recipes.ipynb #a98f87de
-EPS = dict.fromkeys(('fashion_mnist_mini', 'fashion_mnist', 'mnist'), 24/255)
+EPS = dict.fromkeys(('fashion_mnist_mini', 'fashion_mnist', 'mnist'), 24 / 255)
 STEPS = dict(smoke=1, demo=3, full=10, paper=10)
 MEASURED = dict(smoke=50, demo=200, full=500, paper=500)
 
@@ -97,7 +146,7 @@ def radius(
     recipe:Recipe, # Whose data are attacked
 )->float: # On the [0, 1] scale of the images
     "How far an attack may move a pixel: 8/255 (Huang et al. 2022), 24/255 for grey clothes and digits"
-    return EPS.get(recipe.settle().data, 8/255)
+    return EPS.get(recipe.settle().data, 8 / 255)
 
 # %% ../nbs/api/07_recipes.ipynb #7338d449
 def training_attack(
@@ -108,7 +157,13 @@ def training_attack(
 )->Callable: # `(model, x, y) -> attacked images`
     "PGD of 10 steps, each a quarter of the radius, as in the paper; fewer and longer ones where seconds count"
     steps, eps = STEPS[recipe.scale], radius(recipe) if eps is None else eps
-    return partial(attack, eps=eps, alpha=eps/4 if steps == STEPS['paper'] else 1.25*eps/steps, steps=steps, seed=seed)
+    return partial(
+        attack,
+        eps=eps,
+        alpha=eps / 4 if steps == STEPS['paper'] else 1.25 * eps / steps,
+        steps=steps,
+        seed=seed,
+    )
 
 # %% ../nbs/api/07_recipes.ipynb #a99d5770
 def robust_measures(
@@ -120,12 +175,17 @@ def robust_measures(
     "How a network stands up to the attack it is trained on"
     x, y = next(iter(valid.batches(n or MEASURED[recipe.scale])))
     y, attack = y.long(), training_attack(recipe, seed=0, eps=eps)
+
     def measured(model):
         device = device_of(model, x)
         attacked = attack(model, x.to(device), y.to(device))
         clean, adversarial = predict(model, x).cpu(), predict(model, attacked).cpu()
-        return {'robust accuracy': (adversarial.argmax(1) == y).float().mean().item(), 'robust loss': nn.functional.cross_entropy(adversarial, y).item(),
-                'logit distance': logit_spectrum_distance(clean, adversarial).item()}
+        return {
+            'robust accuracy': (adversarial.argmax(1) == y).float().mean().item(),
+            'robust loss': nn.functional.cross_entropy(adversarial, y).item(),
+            'logit distance': logit_spectrum_distance(clean, adversarial).item(),
+        }
+
     return dict(robust=measured)
 
 # %% ../nbs/api/07_recipes.ipynb #0c857b26
@@ -138,8 +198,16 @@ def paired(
     **options, # More of `adversarial_training`: `loss` and `gamma`
 )->Callable|Phases: # An objective for `fit`
     "Adversarial training with frequency regularization from an epoch on"
-    plain = partial(adversarial_training, attack=training_attack(recipe, pgd_kl if options.get('loss') is trades else pgd, eps=eps), **options)
-    regular = plain if strength == 0 else partial(plain, pairing=partial(logit_spectrum_distance, form=form), strength=strength)
+    plain = partial(
+        adversarial_training,
+        attack=training_attack(recipe, pgd_kl if options.get('loss') is trades else pgd, eps=eps),
+        **options,
+    )
+    regular = (
+        plain
+        if strength == 0
+        else partial(plain, pairing=partial(logit_spectrum_distance, form=form), strength=strength)
+    )
     return Phases(plain, regular, start) if start else regular
 
 # %% ../nbs/api/07_recipes.ipynb #b0733f9a
@@ -151,9 +219,16 @@ def robust_rows(
 )->dict[str,tuple[Recipe,Callable|Phases]]: # Recipe and objective of each row, for `fit_rows`
     "The rows that Huang et al. 2022 compare, before averaging"
     trainings = {'AT': dict(strength=0, start=start), 'AT-FR': dict(strength=strength, start=start)}
-    trainings |= {name: dict(options, strength=0, start=0) for name, options in dict(TRADES=dict(loss=trades), MART=dict(loss=mart), AWP=dict(gamma=.005)).items()}
+    trainings |= {
+        name: dict(options, strength=0, start=0)
+        for name, options in dict(
+            TRADES=dict(loss=trades), MART=dict(loss=mart), AWP=dict(gamma=0.005)
+        ).items()
+    }
     natural = (replace(base, swa=None, select='valid_accuracy'), cross_entropy)
-    return dict(natural=natural)|{name: (base, paired(base, eps=eps, **options)) for name, options in trainings.items()}
+    return dict(natural=natural) | {
+        name: (base, paired(base, eps=eps, **options)) for name, options in trainings.items()
+    }
 
 # %% ../nbs/api/07_recipes.ipynb #dbe02267
 def with_averages(
@@ -161,12 +236,14 @@ def with_averages(
     epoch:str='best', # 'best' on validation images, or 'last'
 )->dict[str,list[nn.Module]]: # One network a seed for each row; 'AT-SWA' is the average of 'AT'
     "The networks of a table, with a further row for each average"
-    if epoch not in ('best', 'last'): raise ValueError(f"epoch is 'best' or 'last'; got {epoch!r}")
+    if epoch not in ('best', 'last'):
+        raise ValueError(f"epoch is 'best' or 'last'; got {epoch!r}")
     found = {}
     for name, runs in trained.items():
         found[name] = [run.networks[epoch] for run in runs]
         average = 'best average' if epoch == 'best' else 'average'
-        if all(average in run.networks for run in runs): found[f'{name}-SWA'] = [run.networks[average] for run in runs]
+        if all(average in run.networks for run in runs):
+            found[f'{name}-SWA'] = [run.networks[average] for run in runs]
     return found
 
 # %% ../nbs/api/07_recipes.ipynb #d0879bd8
@@ -177,7 +254,11 @@ def fit_rows(
     seeds:int|None=None, # At most so many a row; as many as `replicates` gives when None
 )->dict[str,list[Run]]: # The runs of each row, one a seed
     "Train every row of a table, or load it where it is finished"
-    keys = [(name, recipe, objective) for name, (base, objective) in rows.items() for recipe in replicates(base)[:seeds]]
+    keys = [
+        (name, recipe, objective)
+        for name, (base, objective) in rows.items()
+        for recipe in replicates(base)[:seeds]
+    ]
     runs = fit_all([recipe for _, recipe, _ in keys], splits, measure, [objective for *_, objective in keys])
     return {name: [run for (key, *_), run in zip(keys, runs) if key == name] for name in rows}
 

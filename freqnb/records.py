@@ -41,7 +41,8 @@ class Claim:
     @property
     def verdict(self)->str: # 'reproduced', 'not reproduced' or 'undecided'
         "What the interval decides"
-        if self.effect.low > self.threshold: return 'reproduced'
+        if self.effect.low > self.threshold:
+            return 'reproduced'
         return 'not reproduced' if self.effect.high < self.threshold else 'undecided'
 
     @property
@@ -58,16 +59,24 @@ class Table:
     caption:str = ''
 
     def _repr_html_(self)->str:
-        def row(tag, cells): return '<tr>'+''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)+'</tr>'
+
+        def row(tag, cells):
+            return '<tr>' + ''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells) + '</tr>'
+
         caption = f'<caption>{html.escape(self.caption)}</caption>' if self.caption else ''
         body = '\n'.join(row('td', cells) for cells in self.rows)
-        return f'<table>{caption}\n<thead>{row("th", self.columns)}</thead>\n<tbody>\n{body}\n</tbody></table>'
+        return (
+            f'<table>{caption}\n<thead>{row("th", self.columns)}</thead>\n<tbody>\n{body}\n</tbody></table>'
+        )
 
     def __repr__(self)->str:
         cells = [[str(cell) for cell in row] for row in [self.columns, *self.rows]]
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
-        return '\n'.join([lines[0], '  '.join('-'*width for width in widths), *lines[1:]]+([self.caption] if self.caption else []))
+        return '\n'.join(
+            [lines[0], '  '.join('-' * width for width in widths), *lines[1:]]
+            + ([self.caption] if self.caption else [])
+        )
 
 # %% ../nbs/api/08_records.ipynb #9ff36f7f
 @dataclass
@@ -96,60 +105,90 @@ class Record:
 
     def table(self)->Table:
         "The claims with effect, interval, n, seeds, data and verdict"
-        rows = [[f'{c.says} ({c.section})', f'{c.measured}: {c.effect}', c.counts, c.verdict] for c in self.claims]
-        return Table(['claim', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, f'{self.source}; {self.device}')
+        rows = [
+            [f'{c.says} ({c.section})', f'{c.measured}: {c.effect}', c.counts, c.verdict] for c in self.claims
+        ]
+        return Table(
+            ['claim', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, f'{self.source}; {self.device}'
+        )
 
     def _repr_html_(self)->str: return self.table()._repr_html_()
 
     def __repr__(self)->str:
         lines = []
         for claim in self.claims:
-            lines += textwrap.wrap(f'{claim.verdict.upper()}: {claim.says} ({claim.section})', 110, subsequent_indent='    ')
-            lines += [f'    {claim.measured}: {claim.effect}, n={claim.effect.n:,}, seeds={claim.effect.seeds}, {self.source}']
+            lines += textwrap.wrap(
+                f'{claim.verdict.upper()}: {claim.says} ({claim.section})', 110, subsequent_indent='    '
+            )
+            lines += [
+                f'    {claim.measured}: {claim.effect}, n={claim.effect.n:,}, seeds={claim.effect.seeds}, {self.source}'
+            ]
         return '\n'.join(lines)
 
 # %% ../nbs/api/08_records.ipynb #16f7a9d2
 @patch
 def recipe(self:Record, index:int, seed:int=0)->Recipe: # `seed` counts where the recipe has none of its own
     "One of the recorded recipes, to run again"
-    values = {name: value for name, value in self.recipes[index].items() if name not in ('objective', 'permutation')}
-    return Recipe(**dict(seed=seed, scale=self.scale)|values)
+    values = {
+        name: value for name, value in self.recipes[index].items() if name not in ('objective', 'permutation')
+    }
+    return Recipe(**dict(seed=seed, scale=self.scale) | values)
 
 # %% ../nbs/api/08_records.ipynb #5218acd3
 def describe_device(
     device:torch.device, # Where something was computed
 )->str: # Such as 'cpu, AMD EPYC, 2 threads'
     "A device in words"
-    if device.type == 'cuda': return f'cuda, {torch.cuda.get_device_name(device)}'
+    if device.type == 'cuda':
+        return f'cuda, {torch.cuda.get_device_name(device)}'
     info = Path('/proc/cpuinfo')
     threads = torch.get_num_threads()
-    models = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
+    models = (
+        [
+            line.split(':')[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith('model name')
+        ]
+        if info.exists()
+        else []
+    )
     return f'{device.type}, {models[0] if models else platform.machine()}, {threads} thread{"s" if threads > 1 else ""}'
 
 # %% ../nbs/api/08_records.ipynb #5d290020
 def repository()->Path|None: # The folder that holds `nbs`, or None where freqnb was installed without it
     "Where the notebooks are: beside the package, or around the current folder"
     for folder in (Path(freqnb.__file__).parent.parent, Path.cwd(), *Path.cwd().parents):
-        if (folder/'nbs'/'index.ipynb').exists() and (folder/'freqnb').is_dir(): return folder
+        if (folder / 'nbs' / 'index.ipynb').exists() and (folder / 'freqnb').is_dir():
+            return folder
     return None
 
 # %% ../nbs/api/08_records.ipynb #2751e958
 def record_folders()->list[Path]: # Existing or not
     "Your own records first, then the committed ones"
-    own = Path(os.environ.get('FREQNB_RECORDS') or home()/'records').resolve()
-    return list(dict.fromkeys([own]+([repository().resolve()/'nbs'/'records'] if repository() else [])))
+    own = Path(os.environ.get('FREQNB_RECORDS') or home() / 'records').resolve()
+    return list(dict.fromkeys([own] + ([repository().resolve() / 'nbs' / 'records'] if repository() else [])))
 
 # %% ../nbs/api/08_records.ipynb #2848eb8b
 def _to_json(r:Record)->str:
     "A record as text, one line a metric, a claim or a recipe"
-    def lines(values): return [json.dumps(value, ensure_ascii=False) for value in values]
+
+    def lines(values):
+        return [json.dumps(value, ensure_ascii=False) for value in values]
+
     parts = asdict(r)
-    for claim, written in zip(r.claims, parts['claims']): written['verdict'] = claim.verdict
-    blocks = {name: '[\n  '+',\n  '.join(lines(parts.pop(name)))+'\n ]' for name in ('claims', 'recipes')}
-    metrics = ',\n  '.join(f'{json.dumps(name)}: {json.dumps(value)}' for name, value in parts.pop('metrics').items())
-    blocks['metrics'] = '{\n  '+metrics+'\n }'
+    for claim, written in zip(r.claims, parts['claims']):
+        written['verdict'] = claim.verdict
+    blocks = {name: '[\n  ' + ',\n  '.join(lines(parts.pop(name))) + '\n ]' for name in ('claims', 'recipes')}
+    metrics = ',\n  '.join(
+        f'{json.dumps(name)}: {json.dumps(value)}' for name, value in parts.pop('metrics').items()
+    )
+    blocks['metrics'] = '{\n  ' + metrics + '\n }'
     text = [f' {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}' for name, value in parts.items()]
-    return '{\n'+',\n'.join(text+[f' {json.dumps(name)}: {block}' for name, block in blocks.items()])+'\n}\n'
+    return (
+        '{\n'
+        + ',\n'.join(text + [f' {json.dumps(name)}: {block}' for name, block in blocks.items()])
+        + '\n}\n'
+    )
 
 # %% ../nbs/api/08_records.ipynb #7c52d103
 def read_record(
@@ -158,10 +197,17 @@ def read_record(
     "Read a record back"
     values = json.loads(Path(path).read_text(encoding='utf-8'))
     try:
-        claims = [Claim(**{k: v for k, v in c.items() if k not in ('effect', 'verdict')}, effect=Estimate(**c['effect'])) for c in values.pop('claims')]
+        claims = [
+            Claim(
+                **{k: v for k, v in c.items() if k not in ('effect', 'verdict')},
+                effect=Estimate(**c['effect']),
+            )
+            for c in values.pop('claims')
+        ]
         metrics = {name: Estimate(**value) for name, value in values.pop('metrics').items()}
         return Record(**values, metrics=metrics, claims=claims)
-    except (KeyError, TypeError) as error: raise ValueError(f'{path} is not a record of freqnb: {error}') from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path} is not a record of freqnb: {error}') from error
 
 # %% ../nbs/api/08_records.ipynb #cb87d855
 def pack_permutation(
@@ -175,17 +221,22 @@ def unpack_permutation(
     text:str, # What `pack_permutation` made
 )->Tensor: # The permutation `(N,)`: the run's labels were `y[permutation]`
     "A permutation from a record"
-    try: values = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), '<u4').astype(np.int64)
-    except (ValueError, zlib.error) as error: raise ValueError(f'not a packed permutation ({error}): {text[:40]!r}') from error
-    if not np.array_equal(np.sort(values), np.arange(len(values))): raise ValueError(f'{len(values)} numbers in {text[:40]!r} are no permutation')
+    try:
+        values = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), '<u4').astype(np.int64)
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f'not a packed permutation ({error}): {text[:40]!r}') from error
+    if not np.array_equal(np.sort(values), np.arange(len(values))):
+        raise ValueError(f'{len(values)} numbers in {text[:40]!r} are no permutation')
     return torch.from_numpy(values)
 
 # %% ../nbs/api/08_records.ipynb #0078cb63
 def _recipe_of(run:Run)->dict:
     "What was trained and how; the data by their name, wherever they lay"
-    values = json.loads(json.dumps(asdict(run.recipe)))|dict(data=run.data['name'], objective=run.objective)
-    if run.permutation is not None: values['permutation'] = pack_permutation(run.permutation)
-    else: del values['seed']
+    values = json.loads(json.dumps(asdict(run.recipe))) | dict(data=run.data['name'], objective=run.objective)
+    if run.permutation is not None:
+        values['permutation'] = pack_permutation(run.permutation)
+    else:
+        del values['seed']
     return {name: value for name, value in values.items() if name != 'scale'}
 
 # %% ../nbs/api/08_records.ipynb #73e0aac6
@@ -198,14 +249,27 @@ def record(
     scale:str, # The scale of the recipes
 )->Record: # Also written to the first of `record_folders`
     "Keep what a notebook measured"
-    if scale not in SCALES: raise ValueError(f'scale is one of {", ".join(SCALES)}; got {scale!r}')
+    if scale not in SCALES:
+        raise ValueError(f'scale is one of {", ".join(SCALES)}; got {scale!r}')
     recipes = {json.dumps(_recipe_of(run), sort_keys=True): _recipe_of(run) for run in runs}
     data = dict(runs[0].data, test=dict(images=len(test), fingerprint=test.fingerprint))
     device = next(runs[0].model.parameters()).device
-    versions = dict(freqnb=freqnb.__version__, torch=torch.__version__.split('+')[0], python=platform.python_version())
-    result = Record(name, scale, data, sorted({run.recipe.seed for run in runs}), dict(metrics), list(claims), list(recipes.values()),
-                    describe_device(device), round(sum(run.seconds for run in runs), 1), versions)
-    replace_file(record_folders()[0]/result.file, lambda file: file.write(_to_json(result).encode()))
+    versions = dict(
+        freqnb=freqnb.__version__, torch=torch.__version__.split('+')[0], python=platform.python_version()
+    )
+    result = Record(
+        name,
+        scale,
+        data,
+        sorted({run.recipe.seed for run in runs}),
+        dict(metrics),
+        list(claims),
+        list(recipes.values()),
+        describe_device(device),
+        round(sum(run.seconds for run in runs), 1),
+        versions,
+    )
+    replace_file(record_folders()[0] / result.file, lambda file: file.write(_to_json(result).encode()))
     return result
 
 # %% ../nbs/api/08_records.ipynb #71e63526
@@ -230,23 +294,43 @@ def compare(
 )->Table: # The paper, this run, and the best committed record
     "Three columns side by side, each with its data and scale; the last is left out where it is this run"
     best = best_committed(this.name)
-    if best == this: best = None
+    if best == this:
+        best = None
     columns = {f'paper ({paper_data})': paper, f'this run ({this.source})': this.metrics}
-    if best: columns[f'best committed ({best.source})'] = best.metrics
+    if best:
+        columns[f'best committed ({best.source})'] = best.metrics
     columns = {title: values for title, values in columns.items() if values}
-    rows = [[name, *(values.get(name, '') for values in columns.values())] for name in dict.fromkeys([*paper, *this.metrics])]
+    rows = [
+        [name, *(values.get(name, '') for values in columns.values())]
+        for name in dict.fromkeys([*paper, *this.metrics])
+    ]
     n, seeds = ({f'{getattr(e, what):,}' for e in this.metrics.values()} for what in ('n', 'seeds'))
-    return Table(['', *columns], rows, f'this run: n = {" or ".join(sorted(n))} images, {" or ".join(sorted(seeds))} seed(s), 95% intervals')
+    return Table(
+        ['', *columns],
+        rows,
+        f'this run: n = {" or ".join(sorted(n))} images, {" or ".join(sorted(seeds))} seed(s), 95% intervals',
+    )
 
 # %% ../nbs/api/08_records.ipynb #99ed0a06
 def report()->Table: # One row a claim
     "Every claim that was measured here, with its verdict"
-    rows = [[f'{c.says} ({c.section})', r.source, str(c.effect), c.counts, c.verdict] for r in records() for c in r.claims]
+    rows = [
+        [f'{c.says} ({c.section})', r.source, str(c.effect), c.counts, c.verdict]
+        for r in records()
+        for c in r.claims
+    ]
     return Table(['claim', 'scale, data', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
 
 # %% ../nbs/api/08_records.ipynb #8b7e426f
 def summary()->Table: # One row a record
     "How many claims of each notebook were reproduced, were not, or stay undecided"
     verdicts = ('reproduced', 'not reproduced', 'undecided')
-    rows = [[r.name.replace('/', ': ').replace('_', ' '), f'{r.source}, {len(r.seeds)} seed(s)', *([c.verdict for c in r.claims].count(v) for v in verdicts)] for r in records()]
+    rows = [
+        [
+            r.name.replace('/', ': ').replace('_', ' '),
+            f'{r.source}, {len(r.seeds)} seed(s)',
+            *([c.verdict for c in r.claims].count(v) for v in verdicts),
+        ]
+        for r in records()
+    ]
     return Table(['notebook', 'scale, data, seeds', *verdicts], rows)

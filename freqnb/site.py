@@ -55,7 +55,9 @@ def check_title(
     if cell['cell_type'] != 'markdown' or not lines or not lines[0].startswith('# '):
         raise ValueError(f'{name}: the first cell must be "# title" and "> subtitle"')
     if lost := [o for o in lines[1:] if not o.startswith(('>', '- '))]:
-        raise ValueError(f'{name}: the first cell holds a title and a subtitle only; nbdev would drop {lost[0]!r}')
+        raise ValueError(
+            f'{name}: the first cell holds a title and a subtitle only; nbdev would drop {lost[0]!r}'
+        )
 
 # %% ../nbs/api/12_site.ipynb #975ddae5
 def notebooks(
@@ -64,22 +66,27 @@ def notebooks(
     "List the notebooks of a folder and its subfolders"
     found = [o.relative_to(folder) for o in folder.rglob('*.ipynb')]
     return sorted(o.as_posix() for o in found if not any(p[0] in '._' for p in o.parts))
-
 def stage(
     root:Path, # Root of the repository
     work:Path, # Empty folder to work in
 )->Path: # Folder with nbdev's processed notebooks
     "Run nbdev's documentation pass over a copy of the notebooks"
-    shutil.copy(root/'pyproject.toml', work)
-    shutil.copytree(root/'nbs', work/'nbs')
-    for name in notebooks(work/'nbs'):
-        check_title(json.loads((work/'nbs'/name).read_text('utf-8'))['cells'][0], name)
+    shutil.copy(root / 'pyproject.toml', work)
+    shutil.copytree(root / 'nbs', work / 'nbs')
+    for name in notebooks(work / 'nbs'):
+        check_title(json.loads((work / 'nbs' / name).read_text('utf-8'))['cells'][0], name)
     paths = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     call = "from nbdev.serve import proc_nbs; proc_nbs('nbs', force=True, n_workers=0)"
-    done = subprocess.run([sys.executable, '-c', call], cwd=work, env={**os.environ, 'PYTHONPATH': paths},
-                          capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(f'nbdev could not process the notebooks:\n{done.stderr[-1500:]}')
-    return work/'_proc'
+    done = subprocess.run(
+        [sys.executable, '-c', call],
+        cwd=work,
+        env={**os.environ, 'PYTHONPATH': paths},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f'nbdev could not process the notebooks:\n{done.stderr[-1500:]}')
+    return work / '_proc'
 
 # %% ../nbs/api/12_site.ipynb #f67410be
 def folds(
@@ -87,9 +94,9 @@ def folds(
 )->bool: # Whether to fold their code
     "Read whether a folder's `_metadata.yml` asks to fold code"
     import yaml
-    file = folder/'_metadata.yml'
-    return file.exists() and bool((yaml.safe_load(file.read_text('utf-8')) or {}).get('code-fold'))
 
+    file = folder / '_metadata.yml'
+    return file.exists() and bool((yaml.safe_load(file.read_text('utf-8')) or {}).get('code-fold'))
 def mend_cell(
     cell:dict, # Cell of a processed notebook
     source:str='', # Address of the repository, or nothing
@@ -99,9 +106,12 @@ def mend_cell(
     if fold and cell['cell_type'] == 'code' and 'code-fold:' not in ''.join(cell['source']):
         cell['source'] = '#| code-fold: true\n' + ''.join(cell['source'])
     texts = [o['data'] for o in cell.get('outputs', []) if 'text/markdown' in o.get('data', {})]
-    for holder, key in [(cell, 'source')] * (cell['cell_type'] == 'markdown') + [(o, 'text/markdown') for o in texts]:
+    for holder, key in [(cell, 'source')] * (cell['cell_type'] == 'markdown') + [
+        (o, 'text/markdown') for o in texts
+    ]:
         text = strip_links(''.join(holder[key]))
-        if holder is not cell: text = text.replace('__main__.', '')
+        if holder is not cell:
+            text = text.replace('__main__.', '')
         holder[key] = text if source else re.sub(r'(?m)^\[source\]\(/blob/[^)]*\)(\{[^}]*\})?$', '', text)
     return cell
 
@@ -115,12 +125,12 @@ def rename(
     if twice := [o for o in names if list(names.values()).count(names[o]) > 1]:
         raise ValueError(f'these notebooks would share a page: {", ".join(twice)}')
     for old, new in names.items():
-        nb = json.loads((staged/old).read_text('utf-8'))
-        fold = folds((staged/old).parent)
+        nb = json.loads((staged / old).read_text('utf-8'))
+        fold = folds((staged / old).parent)
         nb['cells'] = [mend_cell(o, source, fold) for o in nb['cells']]
         nb['cells'][0]['source'] = re.sub(r'(?m)^output-file:.*\n', '', ''.join(nb['cells'][0]['source']))
-        (staged/old).unlink()
-        (staged/new).write_text(json.dumps(nb), 'utf-8')
+        (staged / old).unlink()
+        (staged / new).write_text(json.dumps(nb), 'utf-8')
     return names
 
 # %% ../nbs/api/12_site.ipynb #73fbb3c0
@@ -131,9 +141,13 @@ def sidebar(
     "Write out the entries of a sidebar"
     out = []
     for entry in contents:
-        if isinstance(entry, str): out += [names[o] for o in matching(names, entry)]
-        elif 'href' in entry: out.append({**entry, 'href': names.get(entry['href'], entry['href'])})
-        elif inner := sidebar([entry['contents']] if isinstance(entry['contents'], str) else entry['contents'], names):
+        if isinstance(entry, str):
+            out += [names[o] for o in matching(names, entry)]
+        elif 'href' in entry:
+            out.append({**entry, 'href': names.get(entry['href'], entry['href'])})
+        elif inner := sidebar(
+            [entry['contents']] if isinstance(entry['contents'], str) else entry['contents'], names
+        ):
             out.append({**entry, 'contents': inner})
     return out
 
@@ -144,12 +158,13 @@ def write_sidebar(
 )->None:
     "Write out the sidebar in the staged `_quarto.yml`"
     import yaml
-    config = yaml.safe_load((staged/'_quarto.yml').read_text('utf-8'))
+
+    config = yaml.safe_load((staged / '_quarto.yml').read_text('utf-8'))
     config['website']['sidebar']['contents'] = sidebar(config['website']['sidebar']['contents'], names)
     text = yaml.safe_dump(config, sort_keys=False)
     if missing := [old for old, new in names.items() if new not in text]:
         raise ValueError(f'no section of the sidebar in _quarto.yml takes in {", ".join(missing)}')
-    (staged/'_quarto.yml').write_text(text, 'utf-8')
+    (staged / '_quarto.yml').write_text(text, 'utf-8')
 
 # %% ../nbs/api/12_site.ipynb #3a4c8572
 class Page(HTMLParser):
@@ -167,17 +182,25 @@ class Page(HTMLParser):
         "Sort the attributes of a tag"
         self.tag = tag
         for key, value in attrs:
-            if not value: continue
-            if key == 'id' or (tag == 'a' and key == 'name'): self.ids.add(value)
-            elif key == 'href' and tag in ('a', 'area'): self.links.append(value)
-            elif key in ('src', 'poster', 'href', 'xlink:href'): self.assets.append(value)
-            elif (tag, key) == ('object', 'data'): self.assets.append(value)
-            elif key == 'srcset': self.assets += [o.split()[0] for o in value.split(', ')]
-            elif key == 'style' or key.startswith('on'): self.code.append(value + '\n')
+            if not value:
+                continue
+            if key == 'id' or (tag == 'a' and key == 'name'):
+                self.ids.add(value)
+            elif key == 'href' and tag in ('a', 'area'):
+                self.links.append(value)
+            elif key in ('src', 'poster', 'href', 'xlink:href'):
+                self.assets.append(value)
+            elif (tag, key) == ('object', 'data'):
+                self.assets.append(value)
+            elif key == 'srcset':
+                self.assets += [o.split()[0] for o in value.split(', ')]
+            elif key == 'style' or key.startswith('on'):
+                self.code.append(value + '\n')
 
     def handle_data(self, data:str)->None:
         "Keep the text of styles and scripts"
-        if self.tag in ('style', 'script'): self.code.append(data)
+        if self.tag in ('style', 'script'):
+            self.code.append(data)
 
     def handle_endtag(self, tag:str)->None:
         "Leave a style or a script"
@@ -188,8 +211,8 @@ def addresses(
     code:str, # Style or script
 )->list[str]: # Addresses it loads, or might load
     "Find the addresses in inline style and script"
-    style = re.findall(r'''(?:url\(\s*["']?|@import\s+["'])([^"')]+)''', code)
-    script = re.findall(r'''["'`]((?:https?:)?//[\w.-]+\.[^"'`\s]+)''', code)
+    style = re.findall(r"""(?:url\(\s*["']?|@import\s+["'])([^"')]+)""", code)
+    script = re.findall(r"""["'`]((?:https?:)?//[\w.-]+\.[^"'`\s]+)""", code)
     return [o for o in style + script if '//www.w3.org/' not in o]
 
 # %% ../nbs/api/12_site.ipynb #34f8cc01
@@ -200,12 +223,16 @@ def is_dead(
     folder:Path, # Folder of the site
 )->bool: # Whether it leads nowhere
     "Say whether a link within the site leads nowhere"
-    if link.startswith('data:'): return False
+    if link.startswith('data:'):
+        return False
     where = urlsplit(link)
-    if where.scheme or where.netloc: return False
-    target = Path(os.path.normpath(page.parent/unquote(where.path))) if where.path else page
-    if target.is_dir(): target /= 'index.html'
-    if link.startswith('/') or not target.is_relative_to(folder) or not target.is_file(): return True
+    if where.scheme or where.netloc:
+        return False
+    target = Path(os.path.normpath(page.parent / unquote(where.path))) if where.path else page
+    if target.is_dir():
+        target /= 'index.html'
+    if link.startswith('/') or not target.is_relative_to(folder) or not target.is_file():
+        return True
     return bool(where.fragment) and target in pages and unquote(where.fragment) not in pages[target].ids
 
 # %% ../nbs/api/12_site.ipynb #4c6b747e
@@ -214,7 +241,6 @@ def read_pages(
 )->dict[Path,Page]: # Its pages
     "Read every page of a site"
     return {o: Page(o.read_text('utf-8')) for o in sorted(folder.rglob('*.html'))}
-
 def dead_links(
     folder:Path, # Folder of the site
 )->list[tuple[str,str]]: # Page and link
@@ -223,9 +249,12 @@ def dead_links(
     pages = read_pages(folder)
     wanted = [(o, link) for o, page in pages.items() for link in page.links + page.assets]
     wanted += [(o, link) for o in folder.rglob('*.css') for link in addresses(o.read_text('utf-8'))]
-    search = folder/'search.json'
-    if search.exists(): wanted += [(search, o['href']) for o in json.loads(search.read_text('utf-8'))]
-    return sorted({(o.relative_to(folder).as_posix(), link) for o, link in wanted if is_dead(link, o, pages, folder)})
+    search = folder / 'search.json'
+    if search.exists():
+        wanted += [(search, o['href']) for o in json.loads(search.read_text('utf-8'))]
+    return sorted(
+        {(o.relative_to(folder).as_posix(), link) for o, link in wanted if is_dead(link, o, pages, folder)}
+    )
 
 # %% ../nbs/api/12_site.ipynb #4c9f729b
 def outside_requests(
@@ -245,34 +274,44 @@ def check_site(
     "Raise when a site has a dead link or asks for anything from outside, naming each page and link"
     faults = [f'{page}: dead link {link}' for page, link in dead_links(folder)]
     faults += [f'{page}: asks for {link}' for page, link in outside_requests(folder)]
-    if faults: raise ValueError(f'the site has {len(faults)} fault(s):\n' + '\n'.join(faults))
+    if faults:
+        raise ValueError(f'the site has {len(faults)} fault(s):\n' + '\n'.join(faults))
 
 # %% ../nbs/api/12_site.ipynb #48f1a523
 def mend_css(
     css:str, # Style of a theme
 )->str: # The same without imports from another host
     "Leave out web-font imports"
-    return re.sub(r'''@import\s*(?:url\([^)]*//[^)]*\)|(["'])[^"']*//[^"']*\1)[^;]*;''', '', css)
+    return re.sub(r"""@import\s*(?:url\([^)]*//[^)]*\)|(["'])[^"']*//[^"']*\1)[^;]*;""", '', css)
 
 # %% ../nbs/api/12_site.ipynb #105128fd
-MATHJAX = ['MathJax.js', 'LICENSE', 'config/TeX-AMS-MML_HTMLorMML-full.js', 'extensions/*.js', 'extensions/TeX/*.js',
-           'extensions/HTML-CSS/*.js', 'jax/element/**/*.js', 'jax/input/TeX/*.js', 'jax/output/HTML-CSS/**/*.js',
-           'fonts/**/*.woff']
-MATH_HEAD = '''<script type="text/x-mathjax-config">MathJax.Hub.Config({showMathMenu: false, messageStyle: "none",
+MATHJAX = [
+    'MathJax.js',
+    'LICENSE',
+    'config/TeX-AMS-MML_HTMLorMML-full.js',
+    'extensions/*.js',
+    'extensions/TeX/*.js',
+    'extensions/HTML-CSS/*.js',
+    'jax/element/**/*.js',
+    'jax/input/TeX/*.js',
+    'jax/output/HTML-CSS/**/*.js',
+    'fonts/**/*.woff',
+]
+MATH_HEAD = """<script type="text/x-mathjax-config">MathJax.Hub.Config({showMathMenu: false, messageStyle: "none",
 menuSettings: {assistiveMML: false}, tex2jax: {inlineMath: [["\\\\(", "\\\\)"]], displayMath: [["\\\\[", "\\\\]"]]},
 "HTML-CSS": {availableFonts: [], imageFont: null, preferredFont: null, webFont: "STIX-Web", scale: 92,
 linebreaks: {automatic: true},
 styles: {"@font-face": {"font-family": "MathJax_Blank", src: "local('MathJax_Blank')"}}}});</script>
-<script async src="SITE/mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"></script>'''
-
+<script async src="SITE/mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"></script>"""
 def copy_mathjax(
     folder:Path, # Where to put it
 )->None:
     "Copy what formulas need from the `jupyter_server_mathjax` package"
     import jupyter_server_mathjax
-    static = Path(jupyter_server_mathjax.__file__).parent/'static'
+
+    static = Path(jupyter_server_mathjax.__file__).parent / 'static'
     for file in {o for pattern in MATHJAX for o in static.glob(pattern) if o.is_file()}:
-        target = folder/file.relative_to(static)
+        target = folder / file.relative_to(static)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
 
@@ -283,8 +322,12 @@ def swap_math(
 )->str: # Page that sets its formulas with the copy in the site
     "Replace the maths scripts from another host"
     page = re.sub(r'<link [^>]*katex[^>]*>|<script [^>]*katex[^>]*></script>', '', html)
-    if page == html: return html
-    def name(m:re.Match)->str: return f'''{m[0]} role="math" aria-label="{m[1].replace('"', '&quot;')}"'''
+    if page == html:
+        return html
+
+    def name(m: re.Match) -> str:
+        return f'''{m[0]} role="math" aria-label="{m[1].replace('"', '&quot;')}"'''
+
     page = re.sub(r'<span class="math (?:inline|display)"(?=>..(.*?)..</span>)', name, page, flags=re.S)
     return page.replace('</head>', MATH_HEAD.replace('SITE', f'{up}site_libs') + '</head>', 1)
 
@@ -294,11 +337,14 @@ def name_pictures(
 )->str: # Page where every picture has a description
     "Describe each picture that has no description by the heading above it"
     heading = 'this page'
-    def describe(m:re.Match)->str:
+
+    def describe(m: re.Match) -> str:
         nonlocal heading
-        if m[1] is None: return f'<img alt="Figure in: {escape(heading)}" ' + m[0][5:]
+        if m[1] is None:
+            return f'<img alt="Figure in: {escape(heading)}" ' + m[0][5:]
         heading = unescape(re.sub(r'<[^>]+>', '', m[1])).strip()
         return m[0]
+
     return re.sub(r'<h[1-6]\b[^>]*>(.*?)</h[1-6]>|<img (?![^>]*\balt=)', describe, html, flags=re.S)
 
 # %% ../nbs/api/12_site.ipynb #98d03eff
@@ -306,28 +352,30 @@ def repository(
     root:Path, # Root of the repository
 )->str: # Its public address, or nothing
     "Read the public address of the repository from `[project.urls]`"
-    urls = tomllib.loads((root/'pyproject.toml').read_text('utf-8')).get('project', {}).get('urls', {})
+    urls = tomllib.loads((root / 'pyproject.toml').read_text('utf-8')).get('project', {}).get('urls', {})
     return (urls.get('Repository') or urls.get('Source') or '').rstrip('/')
-
 def open_links(
     notebook:str, # Path of the notebook from the folder `nbs`
     up:str, # Way from the page to the root of the site, such as `../`
     source:str='', # Address of the repository, or nothing
 )->str: # One paragraph
     "Write the ways to open a notebook"
-    ways = [f'Open in JupyterLab: <code>freqnb lab nbs/{notebook}</code>',
-            f'<a href="{up}notebooks/{quote(notebook)}" download>Download notebook</a>']
-    if source: ways.append(f'<a href="{source}/blob/main/nbs/{quote(notebook)}">Source</a>')
+    ways = [
+        f'Open in JupyterLab: <code>freqnb lab nbs/{notebook}</code>',
+        f'<a href="{up}notebooks/{quote(notebook)}" download>Download notebook</a>',
+    ]
+    if source:
+        ways.append(f'<a href="{source}/blob/main/nbs/{quote(notebook)}">Source</a>')
     if 'github.com/' in source:
         place = source.split('github.com/')[1].removesuffix('.git') + f'/blob/main/nbs/{quote(notebook)}'
         ways.append(f'<a href="https://colab.research.google.com/github/{place}">Open in Colab</a>')
     return '<p class="freqnb-open">' + ''.join(f'<span>{o}</span>' for o in ways) + '</p>'
 
 # %% ../nbs/api/12_site.ipynb #7ab13cde
-ICON = '''<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
 <rect width="32" height="32" rx="6" fill="#2780e3"/>
-<path d="M4 16c2-10 6-10 8 0s4 8 5 0 3-6 4 0 2 4 3 0 2-3 4 0" fill="none" stroke="#fff" stroke-width="2.5"/></svg>'''
-STYLE = '''
+<path d="M4 16c2-10 6-10 8 0s4 8 5 0 3-6 4 0 2 4 3 0 2-3 4 0" fill="none" stroke="#fff" stroke-width="2.5"/></svg>"""
+STYLE = """
 :root { --sd-body-width: 860px; --sd-sidebar-width: 225px; --sd-margin-width: 210px; --sd-gap: 2rem; }
 .freqnb-open { font-size: .85em; margin: 0 0 1.5rem; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
 main p code, main li code, main td code, main h3, .freqnb-open code { overflow-wrap: anywhere; }
@@ -343,8 +391,7 @@ main img, main svg { max-width: 100%; height: auto; }
 .quarto-dark { --bs-border-color: #495057; --sd-border: #495057; }
 .quarto-dark .smalldocs-search input { background: var(--bs-tertiary-bg); border-color: #495057; color: inherit; }
 .quarto-dark .breadcrumb { background: none; padding: 0; }
-'''
-
+"""
 def mend_html(
     html:str, # Page as smalldocs laid it out
     notebook:str, # Path of its notebook from the folder `nbs`
@@ -365,8 +412,8 @@ def need(
 )->None:
     "Raise when a tool of the development extra is missing, with the command that installs it"
     missing = [o for o in modules if find_spec(o) is None]
-    if missing: raise ModuleNotFoundError(f"building the site needs {', '.join(missing)}: pip install -e '.[dev]'")
-
+    if missing:
+        raise ModuleNotFoundError(f"building the site needs {', '.join(missing)}: pip install -e '.[dev]'")
 def render(
     staged:Path, # Folder with renamed notebooks and `_quarto.yml`
     folder:Path, # Folder to write
@@ -374,11 +421,12 @@ def render(
     "Lay out the pages with smalldocs"
     from smalldocs.config import load
     from smalldocs.site import Site
+
     site = Site(load(staged), quiet=True)
     site.out = folder
     site.build()
-    for warning in site.warnings: print(f'smalldocs: {warning}', file=sys.stderr)
-
+    for warning in site.warnings:
+        print(f'smalldocs: {warning}', file=sys.stderr)
 def mend(
     folder:Path, # Folder of the site
     root:Path, # Root of the repository
@@ -386,13 +434,15 @@ def mend(
 )->None:
     "Mend every page and style of a site, and add what they need"
     for old, new in names.items():
-        page = folder/Path(new).with_suffix('.html')
+        page = folder / Path(new).with_suffix('.html')
         page.write_text(mend_html(page.read_text('utf-8'), old, repository(root)), 'utf-8')
-        (folder/'notebooks'/old).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root/'nbs'/old, folder/'notebooks'/old)
-    for css in folder.rglob('*.css'): css.write_text(mend_css(css.read_text('utf-8')), 'utf-8')
-    for file, text in [('freqnb.css', STYLE), ('icon.svg', ICON)]: (folder/'site_libs'/file).write_text(text, 'utf-8')
-    copy_mathjax(folder/'site_libs'/'mathjax')
+        (folder / 'notebooks' / old).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / 'nbs' / old, folder / 'notebooks' / old)
+    for css in folder.rglob('*.css'):
+        css.write_text(mend_css(css.read_text('utf-8')), 'utf-8')
+    for file, text in [('freqnb.css', STYLE), ('icon.svg', ICON)]:
+        (folder / 'site_libs' / file).write_text(text, 'utf-8')
+    copy_mathjax(folder / 'site_libs' / 'mathjax')
 
 # %% ../nbs/api/12_site.ipynb #efa37e4c
 def replace_site(
@@ -400,14 +450,14 @@ def replace_site(
     out:Path, # Where it goes
 )->None:
     "Put a finished site in its place, whole or not at all"
-    if out.exists() and any(out.iterdir()) and not (out/'site_libs').is_dir():
+    if out.exists() and any(out.iterdir()) and not (out / 'site_libs').is_dir():
         raise FileExistsError(f'{out} is not empty and is not a site; give another folder')
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}-') as beside:
-        shutil.copytree(new, Path(beside)/'new')
-        if out.exists(): os.replace(out, Path(beside)/'old')
-        os.replace(Path(beside)/'new', out)
-
+        shutil.copytree(new, Path(beside) / 'new')
+        if out.exists():
+            os.replace(out, Path(beside) / 'old')
+        os.replace(Path(beside) / 'new', out)
 def build_site(
     root:Path, # Root of the repository, with `_quarto.yml`, `pyproject.toml` and `nbs`
     out:Path, # Folder of the site
@@ -416,7 +466,7 @@ def build_site(
     need('nbdev', 'smalldocs', 'yaml', 'jupyter_server_mathjax')
     root, out = Path(root).absolute(), Path(out).absolute()
     with tempfile.TemporaryDirectory(prefix='freqnb-site-') as work:
-        staged, new = stage(root, Path(work)), Path(work)/'new'
+        staged, new = stage(root, Path(work)), Path(work) / 'new'
         names = rename(staged, repository(root))
         write_sidebar(staged, names)
         render(staged, new)
@@ -431,13 +481,14 @@ def find_root(
 )->Path: # Root of the repository
     "Find the nearest folder upwards that holds `_quarto.yml` and `pyproject.toml`"
     for o in [Path(folder).absolute(), *Path(folder).absolute().parents]:
-        if (o/'_quarto.yml').exists() and (o/'pyproject.toml').exists(): return o
-    raise FileNotFoundError(f'no _quarto.yml beside a pyproject.toml in {folder} or above: run inside the repository')
-
+        if (o / '_quarto.yml').exists() and (o / 'pyproject.toml').exists():
+            return o
+    raise FileNotFoundError(
+        f'no _quarto.yml beside a pyproject.toml in {folder} or above: run inside the repository'
+    )
 class QuietHandler(SimpleHTTPRequestHandler):
     "Serve files, and print nothing"
     def log_message(self, *args:object)->None: "Say nothing of a request"
-
 def serve_site(
     folder:Path, # Folder of the site
     port:int=0, # Port, or 0 for a free one
@@ -453,13 +504,16 @@ def docs(
 )->None:
     "Build the site from the notebooks"
     start, root = perf_counter(), find_root(Path.cwd())
-    print(f'building {len(notebooks(root/"nbs"))} pages', flush=True)
-    folder = build_site(root, root/out)
+    print(f'building {len(notebooks(root / "nbs"))} pages', flush=True)
+    folder = build_site(root, root / out)
     size = sum(o.stat().st_size for o in folder.rglob('*') if o.is_file()) / 1e6
     pages = len(list(folder.rglob('*.html')))
-    print(f'{folder}: {pages} pages, {size:.1f} MB, {perf_counter()-start:.1f} s', flush=True)
-    if not serve: return
+    print(f'{folder}: {pages} pages, {size:.1f} MB, {perf_counter() - start:.1f} s', flush=True)
+    if not serve:
+        return
     with serve_site(folder) as server:
         print(f'http://127.0.0.1:{server.server_port}/ (stop with Ctrl-C)', flush=True)
-        try: server.serve_forever()
-        except KeyboardInterrupt: print('stopped')
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print('stopped')

@@ -22,15 +22,18 @@ def frequency_grid(
     per_pixel:bool=False, # Cycles per pixel instead of cycles per image
 )->tuple[Tensor,Tensor]: # Signed vertical `(h, 1)` and horizontal `(1, w)` frequencies, float64, zero in the centre
     "The frequency of every coefficient of a centred spectrum"
-    if h < 1 or w < 1: raise ValueError(f'an image has at least one row and one column, got h={h}, w={w}')
-    down, across = torch.arange(h).double()-h//2, torch.arange(w).double()-w//2
-    if per_pixel: down, across = down/h, across/w
+    if h < 1 or w < 1:
+        raise ValueError(f'an image has at least one row and one column, got h={h}, w={w}')
+    down, across = torch.arange(h).double() - h // 2, torch.arange(w).double() - w // 2
+    if per_pixel:
+        down, across = down / h, across / w
     return down[:, None], across[None]
 
 # %% ../nbs/api/01_spectrum.ipynb #5c7d7aea
 def _within(distance:Tensor, limit:float, inclusive:bool)->Tensor:
     "Boolean mask of the coefficients inside `limit`"
-    if not limit >= 0: raise ValueError(f'a radius is a number of cycles >= 0, got {limit!r}')
+    if not limit >= 0:
+        raise ValueError(f'a radius is a number of cycles >= 0, got {limit!r}')
     return distance <= limit if inclusive else distance < limit
 
 # %% ../nbs/api/01_spectrum.ipynb #35f16744
@@ -43,7 +46,7 @@ def radial_mask(
 )->Tensor: # Boolean `(h, w)`, zero frequency in the centre
     "A disc of low frequencies (Wang et al. 2020, section 3.1)"
     down, across = frequency_grid(h, w, per_pixel)
-    return _within((down**2+across**2).sqrt(), radius, inclusive)
+    return _within((down**2 + across**2).sqrt(), radius, inclusive)
 
 # %% ../nbs/api/01_spectrum.ipynb #607a82ed
 def square_mask(
@@ -53,11 +56,13 @@ def square_mask(
     symmetric:bool=True, # Keep `+side/2` as well as `-side/2`; `False` is the paper's half-open window
 )->Tensor: # Boolean `(h, w)`, zero frequency in the centre
     "A square of low frequencies (Huang et al. 2022, section 3)"
-    if int(side) != side or side < 1: raise ValueError(f'a bandwidth is a whole number >= 1, got {side!r}')
-    start, stop = -(side//2), side-side//2-1
-    if symmetric: stop = -start
+    if int(side) != side or side < 1:
+        raise ValueError(f'a bandwidth is a whole number >= 1, got {side!r}')
+    start, stop = -(side // 2), side - side // 2 - 1
+    if symmetric:
+        stop = -start
     down, across = frequency_grid(h, w)
-    return (down >= start)&(down <= stop)&(across >= start)&(across <= stop)
+    return (down >= start) & (down <= stop) & (across >= start) & (across <= stop)
 
 # %% ../nbs/api/01_spectrum.ipynb #e1eac7c7
 def ring_mask(
@@ -68,7 +73,8 @@ def ring_mask(
     inclusive:bool=True, # Whether `inner` and `outer` belong to the disc they bound
 )->Tensor: # Boolean `(h, w)`, zero frequency in the centre
     "The frequencies between two radii"
-    if inner > outer: raise ValueError(f'a ring runs from inner to outer, got inner={inner} > outer={outer}')
+    if inner > outer:
+        raise ValueError(f'a ring runs from inner to outer, got inner={inner} > outer={outer}')
     return radial_mask(h, w, outer, inclusive) & ~radial_mask(h, w, inner, inclusive)
 
 # %% ../nbs/api/01_spectrum.ipynb #b4c811ec
@@ -76,8 +82,11 @@ def _as_float(x:Tensor)->Tensor:
     "`x` in a dtype that Fourier transforms are computed in"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = getattr(x, 'dtype', type(x).__name__)
-        raise ValueError(f'expected a float tensor of images in [0, 1], got {kind}; `Images.float()` makes one')
-    if x.ndim < 2: raise ValueError(f'expected images (N, C, H, W), got shape {tuple(x.shape)}')
+        raise ValueError(
+            f'expected a float tensor of images in [0, 1], got {kind}; `Images.float()` makes one'
+        )
+    if x.ndim < 2:
+        raise ValueError(f'expected images (N, C, H, W), got shape {tuple(x.shape)}')
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 # %% ../nbs/api/01_spectrum.ipynb #a7c4d26c
@@ -85,7 +94,7 @@ def _inverse(x:Tensor, mask:Tensor)->Tensor:
     "The complex image whose spectrum is that of `x` inside `mask`"
     if mask.shape != x.shape[-2:]:
         raise ValueError(f'the mask is {tuple(mask.shape)}, the images are {tuple(x.shape[-2:])}')
-    return torch.fft.ifft2(torch.fft.fft2(x)*torch.fft.ifftshift(mask.to(x.device)))
+    return torch.fft.ifft2(torch.fft.fft2(x) * torch.fft.ifftshift(mask.to(x.device)))
 
 # %% ../nbs/api/01_spectrum.ipynb #b7aafcd0
 def apply_mask(
@@ -102,42 +111,50 @@ def imaginary_residue(
 )->float: # Root mean square of the imaginary part over that of the real part
     "How much of a filtered image the real part throws away"
     filtered = _inverse(_as_float(x), mask)
-    return (filtered.imag.norm()/filtered.real.norm()).item()
+    return (filtered.imag.norm() / filtered.real.norm()).item()
 
 # %% ../nbs/api/01_spectrum.ipynb #b40e7746
 @lru_cache(maxsize=64)
 def _real_fourier(n:int, highest:int)->tuple[Tensor,Tensor]:
     "Orthonormal real Fourier basis `(K, n)` of a line of `n` pixels up to `highest` cycles, and each row's frequency `(K,)`"
-    time, rows, frequencies = torch.arange(n).double()/n, [], []
-    for k in range(min(highest, n//2)+1):
-        waves = [torch.cos(2*math.pi*k*time)] if k in (0, n/2) else [f(2*math.pi*k*time) for f in (torch.cos, torch.sin)]
-        rows += [wave/wave.norm() for wave in waves]
-        frequencies += [k]*len(waves)
+    time, rows, frequencies = torch.arange(n).double() / n, [], []
+    for k in range(min(highest, n // 2) + 1):
+        waves = (
+            [torch.cos(2 * math.pi * k * time)]
+            if k in (0, n / 2)
+            else [f(2 * math.pi * k * time) for f in (torch.cos, torch.sin)]
+        )
+        rows += [wave / wave.norm() for wave in waves]
+        frequencies += [k] * len(waves)
     return torch.stack(rows), torch.tensor(frequencies).double()
 
 # %% ../nbs/api/01_spectrum.ipynb #07ac8cdd
-CHUNK = 1<<18 # pixels that go through a transform at a time: they fit in a core's cache
+CHUNK = 1 << 18  # pixels that go through a transform at a time: they fit in a core's cache
 
 # %% ../nbs/api/01_spectrum.ipynb #0e994d5e
 def _product_filter(x:Tensor, keep:list, basis_h:Tensor, basis_w:Tensor, out:list)->list[Tensor]:
     "What remains of images `x` `(M, H, W)` for each weight matrix of `keep`, which covers the first rows of the real Fourier bases"
-    spectrum = basis_h@(x@basis_w.T)
+    spectrum = basis_h @ (x @ basis_w.T)
+
     def back(weights, low):
         kh, kw = weights.shape
-        return torch.matmul(basis_h[:kh].T@(spectrum[:, :kh, :kw]*weights), basis_w[:kw], out=low)
+        return torch.matmul(basis_h[:kh].T @ (spectrum[:, :kh, :kw] * weights), basis_w[:kw], out=low)
+
     return [back(weights, low) for weights, low in zip(keep, out)]
 
 # %% ../nbs/api/01_spectrum.ipynb #f1d44331
 def _fft_filter(x:Tensor, keep:list, out:list)->list[Tensor]:
     "What remains of images `x` `(M, H, W)` for each half-spectrum mask of `keep`"
     spectrum = torch.fft.rfft2(x)
-    return [torch.fft.irfft2(spectrum*weights, s=x.shape[-2:], out=low) for weights, low in zip(keep, out)]
+    return [torch.fft.irfft2(spectrum * weights, s=x.shape[-2:], out=low) for weights, low in zip(keep, out)]
 
 # %% ../nbs/api/01_spectrum.ipynb #ebebceca
 def _distance(down:Tensor, across:Tensor, shape:str)->Tensor:
     "How far from zero each pair of frequencies lies: Euclidean for a circle, the larger of the two for a square"
-    if shape == 'circle': return (down**2+across**2).sqrt()
-    if shape == 'square': return torch.maximum(down.abs(), across.abs())
+    if shape == 'circle':
+        return (down**2 + across**2).sqrt()
+    if shape == 'square':
+        return torch.maximum(down.abs(), across.abs())
     raise ValueError(f"shape is 'circle' or 'square', got {shape!r}")
 
 # %% ../nbs/api/01_spectrum.ipynb #d565458d
@@ -145,34 +162,41 @@ def _low_filter(x:Tensor, radii:Sequence[float], shape:str, inclusive:bool):
     "A function from images `(M, H, W)` like `x` to their low parts at each of `radii`"
     h, w = x.shape[-2:]
     highest = math.floor(min(max(radii), max(h, w)))
-    if highest > 64: down, across = (torch.fft.ifftshift(grid.flatten()) for grid in frequency_grid(h, w))
-    else: (basis_h, down), (basis_w, across) = _real_fourier(h, highest), _real_fourier(w, highest)
+    if highest > 64:
+        down, across = (torch.fft.ifftshift(grid.flatten()) for grid in frequency_grid(h, w))
+    else:
+        (basis_h, down), (basis_w, across) = _real_fourier(h, highest), _real_fourier(w, highest)
     distance = _distance(down[:, None], across[None], shape)
     keep = [_within(distance, radius, inclusive).to(x) for radius in radii]
-    if highest > 64: return partial(_fft_filter, keep=[mask[:, :w//2+1] for mask in keep])
-    keep = [mask[:(down <= radius).sum(), :(across <= radius).sum()] for mask, radius in zip(keep, radii)]
+    if highest > 64:
+        return partial(_fft_filter, keep=[mask[:, : w // 2 + 1] for mask in keep])
+    keep = [mask[: (down <= radius).sum(), : (across <= radius).sum()] for mask, radius in zip(keep, radii)]
     return partial(_product_filter, keep=keep, basis_h=basis_h.to(x), basis_w=basis_w.to(x))
 
 # %% ../nbs/api/01_spectrum.ipynb #eb488d82
 def _chunks(x:Tensor)->Iterator[slice]:
     "Slices of the first axis of `x` that hold about `CHUNK` pixels each"
-    step = max(1, CHUNK//x[0].numel()) if len(x) else 1
-    return (slice(start, start+step) for start in range(0, len(x), step))
+    step = max(1, CHUNK // x[0].numel()) if len(x) else 1
+    return (slice(start, start + step) for start in range(0, len(x), step))
 
 # %% ../nbs/api/01_spectrum.ipynb #a498930a
 def _check_out(x:Tensor, out:Sequence[Tensor], count:int)->None:
     "Refuse memory that does not fit `count` low parts, or as many low and high parts"
     fits = all(o.shape == x.shape and o.dtype == x.dtype and o.is_contiguous() for o in out)
-    if fits and len(out) in (count, 2*count): return
+    if fits and len(out) in (count, 2 * count):
+        return
     given = [(tuple(o.shape), o.dtype) for o in out]
-    raise ValueError(f'out takes {count} or {2*count} contiguous tensors of shape {tuple(x.shape)} and {x.dtype}, got {given}')
+    raise ValueError(
+        f'out takes {count} or {2 * count} contiguous tensors of shape {tuple(x.shape)} and {x.dtype}, got {given}'
+    )
 
 # %% ../nbs/api/01_spectrum.ipynb #fe360bdf
 def _write_bands(planes:Tensor, low_filter:Callable, lows:Sequence[Tensor], highs:Sequence[Tensor]=())->None:
     "Write the low parts of `planes` `(M, H, W)`, and the rest where there is memory for it, while a chunk is in the cache"
     for part in _chunks(planes):
         low_filter(planes[part], out=[low[part] for low in lows])
-        for low, high in zip(lows, highs): torch.sub(planes[part], low[part], out=high[part])
+        for low, high in zip(lows, highs):
+            torch.sub(planes[part], low[part], out=high[part])
 
 # %% ../nbs/api/01_spectrum.ipynb #29132226
 def low_passes(
@@ -188,10 +212,16 @@ def low_passes(
     source, count = _as_float(x), len(radii)
     planes = source.reshape(-1, *x.shape[-2:]).contiguous()
     low_filter = _low_filter(source, [float(radius) for radius in radii], shape, inclusive)
-    if source.requires_grad and torch.is_grad_enabled(): parts = low_filter(planes, out=[None]*count)
+    if source.requires_grad and torch.is_grad_enabled():
+        parts = low_filter(planes, out=[None] * count)
     else:
-        if out is not None: _check_out(source, out, count)
-        parts = [torch.empty_like(planes) for _ in radii] if out is None else [part.view(planes.shape) for part in out]
+        if out is not None:
+            _check_out(source, out, count)
+        parts = (
+            [torch.empty_like(planes) for _ in radii]
+            if out is None
+            else [part.view(planes.shape) for part in out]
+        )
         _write_bands(planes, low_filter, parts[:count], parts[count:])
     return [low.view(x.shape).to(x.dtype) for low in parts[:count]]
 
@@ -214,9 +244,10 @@ def split_bands(
     out:tuple[Tensor,Tensor]|None=None, # Memory for the two parts, each like `x`; new memory costs as much time as the filter
 )->tuple[Tensor,Tensor]: # Low and high parts, each `(N, C, H, W)`, that sum to `x`
     "Split `x` into its frequencies inside `radius` and the rest"
-    if out is not None and len(out) != 2: raise ValueError(f'out takes two tensors, got {len(out)}')
+    if out is not None and len(out) != 2:
+        raise ValueError(f'out takes two tensors, got {len(out)}')
     low = low_passes(x, [radius], shape, inclusive, out)[0]
-    return (low, x-low) if out is None else tuple(out)
+    return (low, x - low) if out is None else tuple(out)
 
 # %% ../nbs/api/01_spectrum.ipynb #cbeecc76
 def high_pass(
@@ -234,10 +265,11 @@ def svd_split(
     rank:int, # Number of singular values in the dominant part
 )->tuple[Tensor,Tensor]: # Dominant and trailing parts, each `(N, C, H, W)`, that sum to `x`
     "Split each channel of `x` by its singular values (Wang et al. 2020, section 8)"
-    if int(rank) != rank or rank < 0: raise ValueError(f'a rank is a whole number >= 0, got {rank!r}')
+    if int(rank) != rank or rank < 0:
+        raise ValueError(f'a rank is a whole number >= 0, got {rank!r}')
     u, s, vh = torch.linalg.svd(_as_float(x), full_matrices=False)
-    dominant = ((u[..., :rank]*s[..., None, :rank])@vh[..., :rank, :]).to(x.dtype)
-    return dominant, x-dominant
+    dominant = ((u[..., :rank] * s[..., None, :rank]) @ vh[..., :rank, :]).to(x.dtype)
+    return dominant, x - dominant
 
 # %% ../nbs/api/01_spectrum.ipynb #069b6534
 def rescale(
@@ -246,14 +278,16 @@ def rescale(
     mean:float|Tensor=.5, # For 'mean-shift', each channel's new mean, a number or `(N, C, 1, 1)`
 )->Tensor: # Images, same shape
     "Bring filtered images to a pixel scale, image by image"
-    if mode == 'raw': return x
+    if mode == 'raw':
+        return x
     if mode == 'max':
         top = x.amax((-3, -2, -1), keepdim=True)
-        return torch.where(top > 0, x/top.clamp_min(torch.finfo(x.dtype).tiny), x)
+        return torch.where(top > 0, x / top.clamp_min(torch.finfo(x.dtype).tiny), x)
     if mode == 'min-max':
         bottom, top = x.amin((-3, -2, -1), keepdim=True), x.amax((-3, -2, -1), keepdim=True)
-        return (x-bottom)/(top-bottom).clamp_min(torch.finfo(x.dtype).eps)
-    if mode == 'mean-shift': return x-x.mean((-2, -1), keepdim=True)+mean
+        return (x - bottom) / (top - bottom).clamp_min(torch.finfo(x.dtype).eps)
+    if mode == 'mean-shift':
+        return x - x.mean((-2, -1), keepdim=True) + mean
     raise ValueError(f"mode is 'raw', 'max', 'min-max' or 'mean-shift', got {mode!r}")
 
 # %% ../nbs/api/01_spectrum.ipynb #1fbf02af
@@ -271,7 +305,7 @@ def kept_energy(
     "Share of the squared pixel values, mean included, that lies inside `mask`"
     energy = torch.fft.fft2(_as_float(x)).abs().square().sum(-3)
     inside = torch.fft.ifftshift(mask.to(x.device))
-    return (energy*inside).sum((-2, -1))/energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)
+    return (energy * inside).sum((-2, -1)) / energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)
 
 # %% ../nbs/api/01_spectrum.ipynb #e9df8068
 def radial_energy(
@@ -280,16 +314,17 @@ def radial_energy(
     "Energy of each channel by frequency"
     source = _as_float(x)
     down, across = frequency_grid(*x.shape[-2:])
-    ring = (down**2+across**2).sqrt().ceil().long().to(x.device)
+    ring = (down**2 + across**2).sqrt().ceil().long().to(x.device)
     energy = torch.fft.fftshift(torch.fft.fft2(source, norm='ortho').abs().square(), dim=(-2, -1))
-    rings = torch.zeros(*x.shape[:-2], int(ring.max())+1, dtype=source.dtype, device=x.device)
+    rings = torch.zeros(*x.shape[:-2], int(ring.max()) + 1, dtype=source.dtype, device=x.device)
     return rings.index_add_(-1, ring.flatten(), energy.flatten(-2))
 
 # %% ../nbs/api/01_spectrum.ipynb #437c17dc
 def _cosines(n:int)->Tensor:
     "Cosines `(n, n)` of a line of `n` pixels, one frequency a row, float64"
-    if n < 1: raise ValueError(f'a basis has at least one pixel, got {n}')
-    return torch.cos(math.pi*torch.arange(n).double()[:, None]*(torch.arange(n).double()+.5)/n)
+    if n < 1:
+        raise ValueError(f'a basis has at least one pixel, got {n}')
+    return torch.cos(math.pi * torch.arange(n).double()[:, None] * (torch.arange(n).double() + 0.5) / n)
 
 # %% ../nbs/api/01_spectrum.ipynb #fe26376e
 def dct_basis(
@@ -300,8 +335,10 @@ def dct_basis(
     "Two-dimensional cosine basis"
     down, across = _cosines(h), _cosines(h if w is None else w)
     basis = torch.einsum('im,jn->ijmn', down, across)
-    if norm == 'l1': return basis/basis.abs().sum((-2, -1), keepdim=True)
-    if norm == 'ortho': return basis/basis.square().sum((-2, -1), keepdim=True).sqrt()
+    if norm == 'l1':
+        return basis / basis.abs().sum((-2, -1), keepdim=True)
+    if norm == 'ortho':
+        return basis / basis.square().sum((-2, -1), keepdim=True).sqrt()
     raise ValueError(f"norm is 'l1' or 'ortho', got {norm!r}")
 
 # %% ../nbs/api/01_spectrum.ipynb #1cd9e065
@@ -309,7 +346,7 @@ def dct_basis(
 def _dct_matrix(n:int)->Tensor:
     "Orthonormal DCT-II matrix `(n, n)`, float64"
     cosines = _cosines(n)
-    return cosines/cosines.norm(dim=1, keepdim=True)
+    return cosines / cosines.norm(dim=1, keepdim=True)
 
 # %% ../nbs/api/01_spectrum.ipynb #5b821635
 def dct2(
@@ -318,7 +355,7 @@ def dct2(
     "Two-dimensional DCT-II, orthonormal"
     source = _as_float(x)
     down, across = (_dct_matrix(n).to(source) for n in x.shape[-2:])
-    return (down@source@across.T).to(x.dtype)
+    return (down @ source @ across.T).to(x.dtype)
 
 # %% ../nbs/api/01_spectrum.ipynb #b2fec76b
 def idct2(
@@ -327,4 +364,4 @@ def idct2(
     "Inverse of `dct2`"
     source = _as_float(c)
     down, across = (_dct_matrix(n).to(source) for n in c.shape[-2:])
-    return (down.T@source@across).to(c.dtype)
+    return (down.T @ source @ across).to(c.dtype)

@@ -41,7 +41,8 @@ WIDTHS = dict(smoke=8, demo=8, full=8, paper=None)
 # %% ../nbs/api/06_train.ipynb #66eae878
 def _choice(name:str, value, choices:Iterable):
     "Refuse a `value` that is not among `choices`"
-    if value not in choices: raise ValueError(f'{name} is one of {", ".join(map(str, choices))}; got {value!r}')
+    if value not in choices:
+        raise ValueError(f'{name} is one of {", ".join(map(str, choices))}; got {value!r}')
 
 # %% ../nbs/api/06_train.ipynb #098e0815
 @dataclass(frozen=True)
@@ -92,17 +93,25 @@ def _check_recipe(recipe:Recipe):
     "Refuse values that cannot be meant, each with what was expected; lists become tuples"
     for f in fields(recipe):
         value = getattr(recipe, f.name)
-        if isinstance(value, list): object.__setattr__(recipe, f.name, tuple(value))
+        if isinstance(value, list):
+            object.__setattr__(recipe, f.name, tuple(value))
         if isinstance(value, dict) and set(value) != set(SCALES):
-            raise ValueError(f'{f.name} by scale needs a value for each of {", ".join(SCALES)}; got {value!r}')
+            raise ValueError(
+                f'{f.name} by scale needs a value for each of {", ".join(SCALES)}; got {value!r}'
+            )
     _choice('scale', recipe.scale, SCALES)
     settled = {f.name: _value(recipe, f.name) for f in fields(recipe)}
-    for name, choices in CHOICES.items(): _choice(name, settled[name], choices)
+    for name, choices in CHOICES.items():
+        _choice(name, settled[name], choices)
     if (settled['band'] == 'all') != (settled['radius'] is None):
-        raise ValueError(f"a radius goes with band 'low' or 'high'; got band={settled['band']!r}, radius={settled['radius']!r}")
-    if settled['swa'] is not None and not 0 <= settled['swa'] < 1: raise ValueError(f"swa is a share of the epochs in [0, 1), or None; got {settled['swa']!r}")
+        raise ValueError(
+            f"a radius goes with band 'low' or 'high'; got band={settled['band']!r}, radius={settled['radius']!r}"
+        )
+    if settled['swa'] is not None and not 0 <= settled['swa'] < 1:
+        raise ValueError(f'swa is a share of the epochs in [0, 1), or None; got {settled["swa"]!r}')
     for name in ('epochs', 'batch_size', 'lr'):
-        if not settled[name] > 0: raise ValueError(f'{name} is a number above zero, got {settled[name]!r}')
+        if not settled[name] > 0:
+            raise ValueError(f'{name} is a number above zero, got {settled[name]!r}')
 
 # %% ../nbs/api/06_train.ipynb #91e6de49
 @patch
@@ -116,14 +125,23 @@ def __str__(self:Recipe)->str: # Such as 'resnet9 on cifar10, low r=8, seed 0'
     "A recipe in a few words, for bars and errors"
     r = self.settle()
     part = '' if r.band == 'all' else f', {r.band} r={r.radius:g}'
-    return f'{r.model} on {r.data}{part}{", shuffled labels" if r.labels == "shuffled" else ""}, seed {r.seed}'
+    return (
+        f'{r.model} on {r.data}{part}{", shuffled labels" if r.labels == "shuffled" else ""}, seed {r.seed}'
+    )
 
 # %% ../nbs/api/06_train.ipynb #6ffe863c
 CHOICES = dict(
-    labels=('natural', 'shuffled'), band=('all', 'low', 'high'), rescale=('raw', 'max', 'min-max', 'mean-shift'),
-    optimizer=('sgd', 'momentum', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'), schedule=('constant', 'linear', 'cosine', 'step'),
-    precision=('auto', 'float32', 'bfloat16'), init=INITS, conv=tuple(CONVOLUTIONS), basis=('l1', 'ortho'),
-    swa_norm=('clean', 'objective'))
+    labels=('natural', 'shuffled'),
+    band=('all', 'low', 'high'),
+    rescale=('raw', 'max', 'min-max', 'mean-shift'),
+    optimizer=('sgd', 'momentum', 'adam', 'adamw', 'adagrad', 'adadelta', 'rmsprop'),
+    schedule=('constant', 'linear', 'cosine', 'step'),
+    precision=('auto', 'float32', 'bfloat16'),
+    init=INITS,
+    conv=tuple(CONVOLUTIONS),
+    basis=('l1', 'ortho'),
+    swa_norm=('clean', 'objective'),
+)
 
 # %% ../nbs/api/06_train.ipynb #3301bac9
 SEEDS = dict(smoke=1, demo=1, full=3, paper=3)
@@ -142,8 +160,9 @@ def replicates(
 )->list[Recipe]: # One recipe a seed, from the recipe's own seed on
     "`recipe` once for each seed: `FREQNB_SEEDS` of them, or as many as its scale has"
     count = os.environ.get('FREQNB_SEEDS') or SEEDS[recipe.scale]
-    if not str(count).isdigit() or int(count) < 1: raise ValueError(f'FREQNB_SEEDS is a whole number >= 1, got {count!r}')
-    return [replace(recipe, seed=recipe.seed+i) for i in range(int(count))]
+    if not str(count).isdigit() or int(count) < 1:
+        raise ValueError(f'FREQNB_SEEDS is a whole number >= 1, got {count!r}')
+    return [replace(recipe, seed=recipe.seed + i) for i in range(int(count))]
 
 # %% ../nbs/api/06_train.ipynb #3a43c37e
 def lr_factor(
@@ -152,13 +171,17 @@ def lr_factor(
     steps:int, # Steps in the whole run
 )->float: # Share of `recipe.lr`, in [0, 1]
     "The learning rate of the next step"
-    progress = step/max(1, steps)
-    if progress < recipe.warmup: return (step+1)/(recipe.warmup*steps+1)
-    left = (1-progress)/(1-recipe.warmup)
-    if recipe.schedule == 'linear': return left
-    if recipe.schedule == 'cosine': return .5-.5*math.cos(math.pi*left)
-    if recipe.schedule == 'step': return .1**sum(progress >= milestone for milestone in recipe.milestones)
-    return 1.
+    progress = step / max(1, steps)
+    if progress < recipe.warmup:
+        return (step + 1) / (recipe.warmup * steps + 1)
+    left = (1 - progress) / (1 - recipe.warmup)
+    if recipe.schedule == 'linear':
+        return left
+    if recipe.schedule == 'cosine':
+        return 0.5 - 0.5 * math.cos(math.pi * left)
+    if recipe.schedule == 'step':
+        return 0.1 ** sum(progress >= milestone for milestone in recipe.milestones)
+    return 1.0
 
 # %% ../nbs/api/06_train.ipynb #b8129015
 def make_optimizer(
@@ -167,9 +190,17 @@ def make_optimizer(
 )->torch.optim.Optimizer: # Before its first step
     "The optimiser a recipe names"
     options = dict(lr=recipe.lr, weight_decay=recipe.weight_decay)
-    if recipe.optimizer in ('sgd', 'momentum'): return torch.optim.SGD(model.parameters(), momentum=.9, nesterov=recipe.optimizer == 'sgd', **options)
-    others = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, adagrad=torch.optim.Adagrad, adadelta=torch.optim.Adadelta,
-                  rmsprop=torch.optim.RMSprop)
+    if recipe.optimizer in ('sgd', 'momentum'):
+        return torch.optim.SGD(
+            model.parameters(), momentum=0.9, nesterov=recipe.optimizer == 'sgd', **options
+        )
+    others = dict(
+        adam=torch.optim.Adam,
+        adamw=torch.optim.AdamW,
+        adagrad=torch.optim.Adagrad,
+        adadelta=torch.optim.Adadelta,
+        rmsprop=torch.optim.RMSprop,
+    )
     return others[recipe.optimizer](model.parameters(), **options)
 
 # %% ../nbs/api/06_train.ipynb #8d789b24
@@ -178,23 +209,28 @@ def pick_device(
 )->torch.device: # The device to train and measure on
     "The device the reader asked for, or the fastest one"
     wanted = device or os.environ.get('FREQNB_DEVICE') or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try: return torch.zeros(1, device=wanted).device
+    try:
+        return torch.zeros(1, device=wanted).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot compute on {wanted!r}; expected 'cpu', or 'cuda' where torch finds a GPU") from error
+        raise ValueError(
+            f"cannot compute on {wanted!r}; expected 'cpu', or 'cuda' where torch finds a GPU"
+        ) from error
 
 # %% ../nbs/api/06_train.ipynb #ed3fbb71
 def computes_bfloat16(
     device:torch.device, # Where to compute
 )->bool: # False where bfloat16 would be emulated
     "Whether `device` multiplies bfloat16 in hardware"
-    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     supported = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
     return device.type == 'cpu' and supported is not None and supported()
 
 # %% ../nbs/api/06_train.ipynb #3679538a
 def _precision(recipe:Recipe, device:torch.device)->str:
     "'float32' or 'bfloat16' for a settled recipe on `device`"
-    if recipe.precision != 'auto': return recipe.precision
+    if recipe.precision != 'auto':
+        return recipe.precision
     return 'bfloat16' if computes_bfloat16(device) else 'float32'
 
 # %% ../nbs/api/06_train.ipynb #b986ca43
@@ -212,7 +248,8 @@ def band_of(
     recipe:Recipe, # A settled recipe: its `band`, `radius` and `rescale` count
 )->Tensor: # The images the recipe trains on, same shape
     "All of `x`, or its low or high frequencies on the recipe's pixel scale; 'mean-shift' gives each image its own mean back"
-    if recipe.band == 'all': return x
+    if recipe.band == 'all':
+        return x
     part = split_bands(x, recipe.radius)[recipe.band == 'high']
     return rescale(part, recipe.rescale, x.mean((-2, -1), keepdim=True))
 
@@ -222,7 +259,10 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
     y, permutation = (train.y, None) if recipe.labels == 'natural' else shuffle_labels(train.y, recipe.seed)
     if isinstance(train, StreamedImages):
         files = replace(train, y=y)
-        def stream(*options, **more): return ((band_of(x.to(device), recipe), y.to(device)) for x, y in files.batches(*options, **more))
+
+        def stream(*options, **more):
+            return ((band_of(x.to(device), recipe), y.to(device)) for x, y in files.batches(*options, **more))
+
         return stream, permutation
     x = train.x if recipe.band == 'all' else band_of(train.float(), recipe)
     return partial(batches, x.to(device), y.to(device)), permutation
@@ -254,7 +294,8 @@ class Phases:
     start:float = .75 # Share of the epochs after which it takes over, in (0, 1)
 
     def __post_init__(self):
-        if not 0 < self.start < 1: raise ValueError(f'a second phase starts at a share of the epochs in (0, 1); got {self.start!r}')
+        if not 0 < self.start < 1:
+            raise ValueError(f'a second phase starts at a share of the epochs in (0, 1); got {self.start!r}')
 
 # %% ../nbs/api/06_train.ipynb #fa9a921c
 def first_epoch(
@@ -262,34 +303,50 @@ def first_epoch(
     epochs:int, # In the whole run
 )->int: # How many epochs come before it
     "The epoch, counted from zero, at which a share of the epochs has passed"
-    return math.ceil(share*epochs-1e-9)
+    return math.ceil(share * epochs - 1e-9)
 
 # %% ../nbs/api/06_train.ipynb #e3c06e98
 def describe_objective(
     objective:Callable|Phases, # A named function, or a `partial` of one, whose arguments may be such again; or two of them
 )->str: # Such as 'adversarial_training(attack=pgd(eps=0.0314, steps=7))'
     "A function and its settings in words, by which a run is known"
-    if isinstance(objective, Phases): return f'{describe_objective(objective.first)}, from {objective.start:g} on {describe_objective(objective.then)}'
+    if isinstance(objective, Phases):
+        return f'{describe_objective(objective.first)}, from {objective.start:g} on {describe_objective(objective.then)}'
     if isinstance(objective, partial):
-        values = [f'{name}={describe_objective(value) if callable(value) else value}' for name, value in sorted(objective.keywords.items())]
-        if not objective.args: return f'{describe_objective(objective.func)}({", ".join(values)})'
+        values = [
+            f'{name}={describe_objective(value) if callable(value) else value}'
+            for name, value in sorted(objective.keywords.items())
+        ]
+        if not objective.args:
+            return f'{describe_objective(objective.func)}({", ".join(values)})'
     name = getattr(objective, '__name__', '<lambda>')
-    if name != '<lambda>': return name
-    raise ValueError(f'{objective!r} has no name to know a run by; expected a function made by def, or a partial of one with named arguments')
+    if name != '<lambda>':
+        return name
+    raise ValueError(
+        f'{objective!r} has no name to know a run by; expected a function made by def, or a partial of one with named arguments'
+    )
 
 # %% ../nbs/api/06_train.ipynb #60b4ec4f
 def _identity(recipe:Recipe, data:dict, precision:str, device:torch.device, measure:dict, objective:Callable|Phases)->dict:
     "What decides a run, and nothing else"
     settings = asdict(recipe)
-    for name in ('scale', 'precision', 'data', 'images'): del settings[name]
-    return dict(settings, data=data, precision=precision, device=device.type, measure=sorted(measure), objective=describe_objective(objective))
+    for name in ('scale', 'precision', 'data', 'images'):
+        del settings[name]
+    return dict(
+        settings,
+        data=data,
+        precision=precision,
+        device=device.type,
+        measure=sorted(measure),
+        objective=describe_objective(objective),
+    )
 
 # %% ../nbs/api/06_train.ipynb #f8b8e0b4
 def run_folder(
     identity:dict, # Everything that decides a run, as JSON could hold it
 )->Path: # Under `FREQNB_HOME`; it need not exist yet
     "Where a run's files lie"
-    return home()/'runs'/hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return home() / 'runs' / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../nbs/api/06_train.ipynb #b35db522
 def cross_entropy(
@@ -314,8 +371,10 @@ def mixup(
     share = torch.distributions.Beta(alpha, alpha).sample().item()
     partner = torch.randperm(len(x)).to(x.device)
     logits = model(torch.lerp(x[partner], x, share)).float()
-    first, second = (F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) for labels in (y, y[partner]))
-    return share*first+(1-share)*second, logits
+    first, second = (
+        F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) for labels in (y, y[partner])
+    )
+    return share * first + (1 - share) * second, logits
 
 # %% ../nbs/api/06_train.ipynb #4c2ff043
 def attacked_loss(
@@ -336,7 +395,10 @@ def trades(
     beta:float=6., # What the divergence is multiplied by
 )->Tensor: # A number
     "Cross-entropy of the clean images, and the divergence of the attacked answers from the clean ones (Zhang et al. 2019, equation 5)"
-    return F.cross_entropy(clean, y, label_smoothing=recipe.label_smoothing)+beta*divergence(clean, adversarial).mean()
+    return (
+        F.cross_entropy(clean, y, label_smoothing=recipe.label_smoothing)
+        + beta * divergence(clean, adversarial).mean()
+    )
 
 # %% ../nbs/api/06_train.ipynb #4e3d8b05
 def mart(
@@ -349,8 +411,12 @@ def mart(
     "Boosted cross-entropy of the attacked images, and a divergence weighed by what the clean image leaves open (Wang et al. 2020, equation 11)"
     label, probabilities = y[:, None], adversarial.softmax(1)
     wrong = probabilities.scatter(1, label, 0).amax(1)
-    open_share = 1-clean.softmax(1).gather(1, label).squeeze(1)
-    return attacked_loss(clean, adversarial, y, recipe)-torch.log1p(-wrong.clamp(max=1-1e-6)).mean()+beta*(divergence(clean, adversarial)*open_share).mean()
+    open_share = 1 - clean.softmax(1).gather(1, label).squeeze(1)
+    return (
+        attacked_loss(clean, adversarial, y, recipe)
+        - torch.log1p(-wrong.clamp(max=1 - 1e-6)).mean()
+        + beta * (divergence(clean, adversarial) * open_share).mean()
+    )
 
 # %% ../nbs/api/06_train.ipynb #a3445360
 def paired_loss(
@@ -367,7 +433,7 @@ def paired_loss(
     adversarial = model(attacked).float()
     clean = None if loss is attacked_loss and pairing is None else model(x).float()
     value = loss(clean, adversarial, y, recipe)
-    return value if pairing is None else value+strength*pairing(clean, adversarial), adversarial
+    return value if pairing is None else value + strength * pairing(clean, adversarial), adversarial
 
 # %% ../nbs/api/06_train.ipynb #e9ffda96
 def perturb_weights(
@@ -378,9 +444,14 @@ def perturb_weights(
     "A network after one step up the loss in its weights (Wu et al. 2020, equations 8 and 10)"
     weights = {name: p for name, p in model.named_parameters() if p.ndim > 1}
     apart = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    gradients = torch.autograd.grad(loss_of(lambda images: torch.func.functional_call(model, apart, (images,))), list(weights.values()))
-    def scaled(p, gradient): return gamma*p.detach().norm()/gradient.norm().clamp_min(1e-12)*gradient
-    moved = {name: p+scaled(p, gradient) for (name, p), gradient in zip(weights.items(), gradients)}
+    gradients = torch.autograd.grad(
+        loss_of(lambda images: torch.func.functional_call(model, apart, (images,))), list(weights.values())
+    )
+
+    def scaled(p, gradient):
+        return gamma * p.detach().norm() / gradient.norm().clamp_min(1e-12) * gradient
+
+    moved = {name: p + scaled(p, gradient) for (name, p), gradient in zip(weights.items(), gradients)}
     return lambda images: torch.func.functional_call(model, moved, (images,))
 
 # %% ../nbs/api/06_train.ipynb #80c848c7
@@ -396,8 +467,11 @@ def adversarial_training(
     gamma:float=0., # Step of adversarial weight perturbation; Wu et al. (2020) take .005
 )->tuple[Tensor,Tensor]: # The loss, and the logits of the adversarial images `(B, classes)`
     "A loss on adversarial images, with whatever is paired with the clean ones"
-    given = dict(x=x, attacked=attack(model, x, y), y=y, recipe=recipe, loss=loss, pairing=pairing, strength=strength)
-    if gamma: model = perturb_weights(model, lambda net: paired_loss(net, **given)[0], gamma)
+    given = dict(
+        x=x, attacked=attack(model, x, y), y=y, recipe=recipe, loss=loss, pairing=pairing, strength=strength
+    )
+    if gamma:
+        model = perturb_weights(model, lambda net: paired_loss(net, **given)[0], gamma)
     return paired_loss(model, **given)
 
 # %% ../nbs/api/06_train.ipynb #5ec55cac
@@ -412,7 +486,7 @@ def penalized(
 )->tuple[Tensor,Tensor]: # The loss, and the logits of the objective `(B, classes)`
     "An objective plus a penalty on the network"
     loss, logits = objective(model, x, y, recipe)
-    return loss+strength*penalty(model), logits
+    return loss + strength * penalty(model), logits
 
 # %% ../nbs/api/06_train.ipynb #894f37b6
 def _epoch_seed(seed:int, epoch:int)->int:
@@ -441,10 +515,10 @@ def train_epoch(
         optimizer.step()
         schedule.step()
         hits = (logits.detach().argmax(1) == labels).sum()
-        totals += torch.stack([loss.detach()*len(labels), hits])
+        totals += torch.stack([loss.detach() * len(labels), hits])
         seen += len(labels)
         tick()
-    loss, train_accuracy = (totals/seen).tolist()
+    loss, train_accuracy = (totals / seen).tolist()
     return dict(loss=loss, train_accuracy=train_accuracy)
 
 # %% ../nbs/api/06_train.ipynb #3c1ca01c
@@ -452,8 +526,14 @@ def _new_model(recipe:Recipe, feed:Callable, classes:int)->nn.Module:
     "The recipe's network with its initial weights, normalising by the statistics of the first images it will train on"
     x, _ = next(iter(feed(2000)))
     mean, std = x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist()
-    options = dict(norm=recipe.norm, dropout=recipe.dropout, init=recipe.init, conv=recipe.conv, basis=recipe.basis)
-    options |= {name: value for name, value in dict(width=recipe.width, kernel=recipe.kernel).items() if value is not None}
+    options = dict(
+        norm=recipe.norm, dropout=recipe.dropout, init=recipe.init, conv=recipe.conv, basis=recipe.basis
+    )
+    options |= {
+        name: value
+        for name, value in dict(width=recipe.width, kernel=recipe.kernel).items()
+        if value is not None
+    }
     torch.manual_seed(_epoch_seed(recipe.seed, -1))
     return create(recipe.model, classes, x.shape[1], mean, std, **options)
 
@@ -466,13 +546,18 @@ def estimate_norm(
     "Estimate batch-norm statistics anew, as plain means over one pass (Izmailov et al. 2018, section 3)"
     update_bn((x for x, _ in feed(500)), model)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    if objective is None or not layers: return
+    if objective is None or not layers:
+        return
     momenta, training = [layer.momentum for layer in layers], model.training
-    for layer in layers: layer.momentum = None; layer.num_batches_tracked.zero_()
+    for layer in layers:
+        layer.momentum = None
+        layer.num_batches_tracked.zero_()
     model.train()
-    for x, y in feed(500): objective(model, x, y)
+    for x, y in feed(500):
+        objective(model, x, y)
     model.train(training)
-    for layer, momentum in zip(layers, momenta): layer.momentum = momentum
+    for layer, momentum in zip(layers, momenta):
+        layer.momentum = momentum
 
 # %% ../nbs/api/06_train.ipynb #1526d30c
 @dataclass
@@ -487,7 +572,11 @@ class State:
 
     def parts(self)->dict: # Those that are there
         "What has a state of its own, by name"
-        return {name: getattr(self, name) for name in ('model', 'optimizer', 'schedule', 'average') if getattr(self, name) is not None}
+        return {
+            name: getattr(self, name)
+            for name in ('model', 'optimizer', 'schedule', 'average')
+            if getattr(self, name) is not None
+        }
 
     def save(self, path:Path)->None: # A file that is never half-written
         "Keep everything the run needs to go on"
@@ -497,19 +586,25 @@ class State:
     def load(self, path:Path, device:torch.device)->None: # Changes the state in place
         "Go back to what `save` kept"
         state = torch.load(path, map_location=device, weights_only=True)
-        for name, part in self.parts().items(): part.load_state_dict(state[name])
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
         self.history, self.best = state['history'], state['best']
 
     def keep_best(self, select:str)->None: # Changes `best`
         "Remember the weights of the last epoch where it is better than all before it"
-        if select not in self.history[-1]: raise ValueError(f'select is {select!r}; an epoch measures {", ".join(self.history[-1])}')
-        for name, prefix, model in (('best', '', self.model), ('best average', 'average ', self.average and self.average.module)):
-            values = [row[prefix+select] for row in self.history if prefix+select in row]
-            if prefix+select in self.history[-1] and values[-1] > max(values[:-1], default=-math.inf): self.best[name] = copy.deepcopy(model.state_dict())
+        if select not in self.history[-1]:
+            raise ValueError(f'select is {select!r}; an epoch measures {", ".join(self.history[-1])}')
+        for name, prefix, model in (
+            ('best', '', self.model),
+            ('best average', 'average ', self.average and self.average.module),
+        ):
+            values = [row[prefix + select] for row in self.history if prefix + select in row]
+            if prefix + select in self.history[-1] and values[-1] > max(values[:-1], default=-math.inf):
+                self.best[name] = copy.deepcopy(model.state_dict())
 
     def networks(self)->dict[str,nn.Module]: # In evaluation mode
         "What there is to choose from at the end: 'last', 'best', 'average' and 'best average'"
-        found = dict(last=self.model)|({} if self.average is None else dict(average=self.average.module))
+        found = dict(last=self.model) | ({} if self.average is None else dict(average=self.average.module))
         for name, weights in self.best.items():
             found[name] = copy.deepcopy(self.model)
             found[name].load_state_dict(weights)
@@ -527,7 +622,7 @@ def _start(recipe:Recipe, feed:Callable, classes:int, steps:int, device:torch.de
 def _measurements(model:nn.Module, valid:Images|StreamedImages, measure:dict)->dict:
     "Validation accuracy, and whatever else was asked for along training"
     hits = sum((predict(model, x).argmax(1) == y).sum().item() for x, y in valid.batches(500))
-    values = dict(valid_accuracy=hits/len(valid)) if len(valid) else {}
+    values = dict(valid_accuracy=hits / len(valid)) if len(valid) else {}
     for name, f in measure.items():
         value = f(model)
         values |= value if isinstance(value, dict) else {name: float(value)}
@@ -556,11 +651,14 @@ def fit_all(
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
     recipes, device = [recipe.settle() for recipe in recipes], pick_device(device)
-    objectives = objective if isinstance(objective, Sequence) else [objective]*len(recipes)
+    objectives = objective if isinstance(objective, Sequence) else [objective] * len(recipes)
     sources = {name: splits or load(name) for name in dict.fromkeys(recipe.data for recipe in recipes)}
-    total = sum(r.epochs*((r.images or len(sources[r.data].train))//r.batch_size) for r in recipes)
+    total = sum(r.epochs * ((r.images or len(sources[r.data].train)) // r.batch_size) for r in recipes)
     with progress_bar(total, progress) as bar:
-        return [_fit(recipe, sources[recipe.data], measure or {}, goal, device, bar) for recipe, goal in zip(recipes, objectives, strict=True)]
+        return [
+            _fit(recipe, sources[recipe.data], measure or {}, goal, device, bar)
+            for recipe, goal in zip(recipes, objectives, strict=True)
+        ]
 
 # %% ../nbs/api/06_train.ipynb #63ebfea2
 def progress_bar(
@@ -569,7 +667,15 @@ def progress_bar(
 ):
     "A bar with the time left, on standard error"
     from tqdm import tqdm
-    return tqdm(total=total, disable=not show or bool(os.environ.get('IN_TEST')), unit='step', mininterval=.5, smoothing=.1, dynamic_ncols=True)
+
+    return tqdm(
+        total=total,
+        disable=not show or bool(os.environ.get('IN_TEST')),
+        unit='step',
+        mininterval=0.5,
+        smoothing=0.1,
+        dynamic_ncols=True,
+    )
 
 # %% ../nbs/api/06_train.ipynb #3cdd30e3
 def _describe(images:Images|StreamedImages)->dict:
@@ -581,11 +687,18 @@ def _epoch(state:State, feed:Callable, recipe:Recipe, objective:Callable, precis
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     seed = _epoch_seed(recipe.seed, len(state.history))
     torch.manual_seed(seed)
-    epoch_batches = feed(recipe.batch_size, torch.Generator().manual_seed(seed), recipe.pad, recipe.flip, drop_last=True)
+    epoch_batches = feed(
+        recipe.batch_size, torch.Generator().manual_seed(seed), recipe.pad, recipe.flip, drop_last=True
+    )
     start = time.perf_counter()
-    row = train_epoch(state.model, epoch_batches, recipe, state.optimizer, state.schedule, objective, precision, tick)
-    if math.isfinite(row['loss']): return row|dict(seconds=time.perf_counter()-start)
-    raise FloatingPointError(f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history)+1}; try a smaller lr than {recipe.lr}')
+    row = train_epoch(
+        state.model, epoch_batches, recipe, state.optimizer, state.schedule, objective, precision, tick
+    )
+    if math.isfinite(row['loss']):
+        return row | dict(seconds=time.perf_counter() - start)
+    raise FloatingPointError(
+        f'the loss of {recipe} is {row["loss"]} in epoch {len(state.history) + 1}; try a smaller lr than {recipe.lr}'
+    )
 
 # %% ../nbs/api/06_train.ipynb #6a650ef0
 def _average(state:State, feed:Callable, recipe:Recipe, objective:Callable)->None:
@@ -600,44 +713,66 @@ def _average(state:State, feed:Callable, recipe:Recipe, objective:Callable)->Non
 def _advance(state:State, path:Path, until:int, recipe:Recipe, feed:Callable, objective:Callable, measured:Callable, precision:str, tick:Callable)->None:
     "Train up to epoch `until`, with a checkpoint in `path` after each"
     while len(state.history) < until:
-        row = _epoch(state, feed, recipe, objective, precision, tick)|measured(state.model)
+        row = _epoch(state, feed, recipe, objective, precision, tick) | measured(state.model)
         if recipe.swa is not None and len(state.history) >= first_epoch(recipe.swa, recipe.epochs):
             _average(state, feed, recipe, objective)
             row |= {f'average {name}': value for name, value in measured(state.average.module).items()}
-        state.history.append(dict(epoch=len(state.history)+1)|row)
-        if recipe.select: state.keep_best(recipe.select)
-        state.save(path/'state.pt')
+        state.history.append(dict(epoch=len(state.history) + 1) | row)
+        if recipe.select:
+            state.keep_best(recipe.select)
+        state.save(path / 'state.pt')
 
 # %% ../nbs/api/06_train.ipynb #c114ee1a
 def _open(identity:dict, recipe:Recipe, state:State, device:torch.device, passed:Callable)->Path:
     "The folder of a run; where it has a checkpoint the state goes on from there, and `passed` is told by how many epochs"
     path, before = run_folder(identity), len(state.history)
-    if (path/'state.pt').exists():
-        state.load(path/'state.pt', device)
-        passed(len(state.history)-before)
-    else: replace_file(path/'recipe.json', lambda file: file.write(json.dumps(dict(identity, recipe=asdict(recipe)), indent=1).encode()))
+    if (path / 'state.pt').exists():
+        state.load(path / 'state.pt', device)
+        passed(len(state.history) - before)
+    else:
+        replace_file(
+            path / 'recipe.json',
+            lambda file: file.write(json.dumps(dict(identity, recipe=asdict(recipe)), indent=1).encode()),
+        )
     return path
 
 # %% ../nbs/api/06_train.ipynb #7baccd92
 def _fit(recipe:Recipe, splits:Splits, measure:dict|Callable, objective:Callable|Phases, device:torch.device, bar)->Run:
     "`fit` for one settled recipe, with a bar to move"
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
-    if len(train) < recipe.batch_size: raise ValueError(f'{recipe} has {len(train)} images; expected at least one batch of {recipe.batch_size}')
+    if len(train) < recipe.batch_size:
+        raise ValueError(
+            f'{recipe} has {len(train)} images; expected at least one batch of {recipe.batch_size}'
+        )
     data, precision = _describe(train), _precision(recipe, device)
     measure = measure(recipe) if callable(measure) else measure
-    identity, steps = _identity(recipe, data, precision, device, measure, objective), len(train)//recipe.batch_size
+    identity, steps = (
+        _identity(recipe, data, precision, device, measure, objective),
+        len(train) // recipe.batch_size,
+    )
     feed, permutation = _feed(recipe, train, device)
-    options = dict(recipe=recipe, feed=feed, measured=partial(_measurements, valid=splits.valid, measure=measure), precision=precision, tick=bar.update)
+    options = dict(
+        recipe=recipe,
+        feed=feed,
+        measured=partial(_measurements, valid=splits.valid, measure=measure),
+        precision=precision,
+        tick=bar.update,
+    )
     bar.set_description(str(recipe))
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        state = _start(recipe, feed, len(train.classes), steps*recipe.epochs, device)
-        open_run = partial(_open, recipe=recipe, state=state, device=device, passed=lambda epochs: bar.update(epochs*steps))
+        state = _start(recipe, feed, len(train.classes), steps * recipe.epochs, device)
+        open_run = partial(
+            _open, recipe=recipe, state=state, device=device, passed=lambda epochs: bar.update(epochs * steps)
+        )
         if isinstance(objective, Phases):
             until = first_epoch(objective.start, recipe.epochs)
             shared = dict(identity, objective=describe_objective(objective.first), until=until)
-            if not (run_folder(identity)/'state.pt').exists(): _advance(state, open_run(shared), until, objective=objective.first, **options)
+            if not (run_folder(identity) / 'state.pt').exists():
+                _advance(state, open_run(shared), until, objective=objective.first, **options)
             objective = objective.then
         path = open_run(identity)
         _advance(state, path, recipe.epochs, objective=objective, **options)
     networks = state.networks()
-    return Run(recipe, networks['last'], state.history, path, data, permutation, identity['objective'], networks)
+    return Run(
+        recipe, networks['last'], state.history, path, data, permutation, identity['objective'], networks
+    )

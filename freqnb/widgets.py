@@ -32,10 +32,13 @@ def _plain_array(
     out:Any, # A tensor, an array, a figure or axes
 )->np.ndarray: # Tensors with channels last; figures and axes drawn, and closed
     "What a function returned, as an array of pixels"
-    if isinstance(out, Tensor): return (out.permute(1, 2, 0) if out.ndim == 3 else out).detach().cpu().numpy()
-    if isinstance(out, np.ndarray) and out.dtype != object: return out
+    if isinstance(out, Tensor):
+        return (out.permute(1, 2, 0) if out.ndim == 3 else out).detach().cpu().numpy()
+    if isinstance(out, np.ndarray) and out.dtype != object:
+        return out
     from matplotlib.pyplot import close
     from PIL import Image
+
     figure = figure_of(out)
     drawn = np.asarray(Image.open(BytesIO(png(figure, 1))).convert('RGB'))
     close(figure)
@@ -47,14 +50,20 @@ def pixels(
 )->np.ndarray: # Bytes `(H, W)` or `(H, W, 3)`
     "Turn what a function returned into pixels"
     image = _plain_array(out)
-    if image.ndim == 3 and image.shape[2] == 1: image = image[..., 0]
-    if image.ndim != 2 and image.shape[2:] != (3,): raise ValueError(f'got shape {tuple(out.shape)}; expected (H, W), '
-        'an array (H, W, 3) or a tensor (1 or 3, H, W)')
-    if image.dtype == np.uint8: return image
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim != 2 and image.shape[2:] != (3,):
+        raise ValueError(
+            f'got shape {tuple(out.shape)}; expected (H, W), an array (H, W, 3) or a tensor (1 or 3, H, W)'
+        )
+    if image.dtype == np.uint8:
+        return image
     low, high = float(image.min()), float(image.max())
-    if not (low > -1e-3 and high < 1.001): raise ValueError(
-        f"got values from {low:g} to {high:g}; expected bytes or [0, 1]: see freqnb.plots.displayed(x, 'centred')")
-    return (image.clip(0, 1)*255 + .5).astype(np.uint8)
+    if not (low > -1e-3 and high < 1.001):
+        raise ValueError(
+            f"got values from {low:g} to {high:g}; expected bytes or [0, 1]: see freqnb.plots.displayed(x, 'centred')"
+        )
+    return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 # %% ../nbs/api/10_widgets.ipynb #c67bfa92
 def encode(
@@ -63,6 +72,7 @@ def encode(
 )->bytes: # The same bytes for the same image
     "The smaller of a lossless and a lossy WebP file"
     from PIL import Image
+
     factor = max(1, width // max(image.shape[:2]))
     picture = Image.fromarray(image.repeat(factor, 0).repeat(factor, 1))
     files = [BytesIO(), BytesIO()]
@@ -96,7 +106,7 @@ def _start(
     labels:dict[str, list[str]], # For each axis the labels of its values
 )->tuple[int, ...]: # A position on each axis, from 0
     "Where the sliders stand at first: in the middle, where a picture tells more than at an end"
-    return tuple((len(values) - 1)//2 for values in labels.values())
+    return tuple((len(values) - 1) // 2 for values in labels.values())
 
 # %% ../nbs/api/10_widgets.ipynb #55177645
 def _slider_html(
@@ -105,13 +115,15 @@ def _slider_html(
     at:int, # The value it stands at, from 0
 )->str: # A labelled slider, disabled until the handler runs
     "An axis as HTML"
-    return (f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0">'
+    return (
+        f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0">'
         f'<label style="display:flex;align-items:center;flex:1">{escape(name)}'
         f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="{at}" disabled autocomplete="off" '
         f'data-lm-suppress-shortcuts="true" aria-valuetext="{escape(labels[at])}" '
         f'data-labels="{escape(json.dumps(labels, ensure_ascii=False))}" '
         f'style="flex:1;min-width:6rem;height:2rem;margin:0 .75rem"></label>'
-        f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output></div>')
+        f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output></div>'
+    )
 
 # %% ../nbs/api/10_widgets.ipynb #c72ad829
 def _explorer_html(
@@ -123,16 +135,17 @@ def _explorer_html(
     "Pictures and their sliders as HTML"
     stored, start = [b64encode(frame).decode() for frame in frames], _start(axes)
     first = [*product(*(range(len(labels)) for labels in axes.values()))].index(start)
-    return ('<div class="freqnb-explorer" style="max-width:100%">'
+    return (
+        '<div class="freqnb-explorer" style="max-width:100%">'
         '<style>.freqnb-explorer :focus-visible{outline:2px solid currentColor;outline-offset:2px}</style>'
         + ''.join(_slider_html(name, labels, at) for (name, labels), at in zip(axes.items(), start))
         + f'<img src="data:image/webp;base64,{stored[first]}" alt="{escape(alt)}" width="{width}" '
         f'style="display:block;max-width:100%;height:auto" data-frames="{" ".join(stored)}" onload="{escape(HANDLER)}">'
-        f'<small>{STILL}</small></div>')
+        f'<small>{STILL}</small></div>'
+    )
 
 # %% ../nbs/api/10_widgets.ipynb #fe9ade2e
 FRAMES, SECONDS = 200, 2
-
 def static(
 )->bool: # Whether `FREQNB_STATIC` is set to something else than 0
     "Whether outputs are saved for readers without a kernel"
@@ -152,7 +165,8 @@ def _axis_values(
 )->list: # Plain Python values
     "The values of an axis, at least one"
     values = [value.item() if hasattr(value, 'item') else value for value in values]
-    if not values: raise ValueError(f'axis {name!r} has no values; expected at least one')
+    if not values:
+        raise ValueError(f'axis {name!r} has no values; expected at least one')
     return values
 
 # %% ../nbs/api/10_widgets.ipynb #208d0033
@@ -163,9 +177,19 @@ def _sliders(
 )->dict[str, Any]: # By axis
     "ipywidgets sliders, each in its starting place"
     from ipywidgets import SelectionSlider
-    sliders = {name: SelectionSlider(options=list(zip(labels[name], values)), index=at, description=name,
-        continuous_update=True, readout=True) for (name, values), at in zip(axes.items(), _start(labels))}
-    for slider in sliders.values(): slider.observe(moved, 'index')
+
+    sliders = {
+        name: SelectionSlider(
+            options=list(zip(labels[name], values)),
+            index=at,
+            description=name,
+            continuous_update=True,
+            readout=True,
+        )
+        for (name, values), at in zip(axes.items(), _start(labels))
+    }
+    for slider in sliders.values():
+        slider.observe(moved, 'index')
     return sliders
 
 # %% ../nbs/api/10_widgets.ipynb #e8c21963
@@ -177,10 +201,11 @@ class Explorer:
         alt:str|None=None, # What the pictures show, for those who cannot see them; None names `f` and its axes
         **axes:Iterable, # For each argument of `f` the values it may take
     ):
-        if not axes: raise ValueError('no axes; expected at least one, such as radius=range(1, 17)')
+        if not axes:
+            raise ValueError('no axes; expected at least one, such as radius=range(1, 17)')
         self.f, self.axes = f, {name: _axis_values(name, values) for name, values in axes.items()}
         self.labels = {name: [_label(value) for value in values] for name, values in self.axes.items()}
-        self.alt = alt or f"{getattr(f, '__name__', 'picture')} by {' and '.join(axes)}"
+        self.alt = alt or f'{getattr(f, "__name__", "picture")} by {" and ".join(axes)}'
         self._frames = {}
         self.html() if static() else self.frame(*_start(self.labels))
 
@@ -193,18 +218,25 @@ class Explorer:
     def image(self)->Any:
         "The ipywidgets picture, which follows the sliders"
         from ipywidgets import Image
-        return Image(value=self.frame(*self._place()), format='webp', layout=dict(max_width='100%', align_self='flex-start'))
+
+        return Image(
+            value=self.frame(*self._place()),
+            format='webp',
+            layout=dict(max_width='100%', align_self='flex-start'),
+        )
 
     @cached_property
     def message(self)->Any:
         "The line under the picture: empty, or what went wrong"
         from ipywidgets import Label
+
         return Label()
 
     @cached_property
     def widget(self)->Any:
         "Sliders, picture and message, one under the other, with the alternative text for screen readers alone"
         from ipywidgets import HTML, VBox
+
         spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(self.alt)}</span>')
         return VBox([*self.sliders.values(), spoken, self.image, self.message])
 
@@ -215,7 +247,7 @@ def __len__(self:Explorer)->int: return prod(map(len, self.axes.values()))
 # %% ../nbs/api/10_widgets.ipynb #21d19c74
 @patch
 def __repr__(self:Explorer)->str:
-    return f"Explorer({', '.join(f'{name}: {labels[0]} to {labels[-1]}' for name, labels in self.labels.items())})"
+    return f'Explorer({", ".join(f"{name}: {labels[0]} to {labels[-1]}" for name, labels in self.labels.items())})'
 
 # %% ../nbs/api/10_widgets.ipynb #806b84e6
 @patch
@@ -239,22 +271,28 @@ def places(self:Explorer)->Iterable[tuple[int, ...]]:
 def html(self:Explorer)->str:
     "Every picture and the sliders, for a page without a kernel"
     from PIL import Image
-    if len(self) > FRAMES: raise ValueError(f'{len(self)} pictures ('
-        + ' x '.join(f'{len(values)} {name}' for name, values in self.axes.items())
-        + f'); a saved page holds at most {FRAMES}: give fewer values')
+
+    if len(self) > FRAMES:
+        raise ValueError(
+            f'{len(self)} pictures ('
+            + ' x '.join(f'{len(values)} {name}' for name, values in self.axes.items())
+            + f'); a saved page holds at most {FRAMES}: give fewer values'
+        )
     frames = [self.frame(*place) for place in self.places()]
     return _explorer_html(frames, self.labels, self.alt, Image.open(BytesIO(frames[0])).width)
 
 # %% ../nbs/api/10_widgets.ipynb #c1e504f2
 @patch
-def _place(self:Explorer)->tuple[int, ...]: return tuple(slider.index for slider in self.sliders.values())
+def _place(self: Explorer) -> tuple[int, ...]:
+    return tuple(slider.index for slider in self.sliders.values())
 
 # %% ../nbs/api/10_widgets.ipynb #5d461839
 @patch
 def _moved(self:Explorer, change:dict)->None:
     "Show the picture of the sliders' new place; an error is written under it and raised"
     self.message.value = ''
-    try: self.image.value = self.frame(*self._place())
+    try:
+        self.image.value = self.frame(*self._place())
     except Exception as error:
         self.message.value = f'{type(error).__name__}: {error}'
         raise
@@ -271,7 +309,8 @@ def _drawn_in_time(self:Explorer)->bool:
 def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
     "The live widget where there is a kernel, the page for everyone else, and a line of text"
     bundle = {} if static() else dict(self.widget._repr_mimebundle_())
-    if static() or self._drawn_in_time(): bundle['text/html'] = self.html()
+    if static() or self._drawn_in_time():
+        bundle['text/html'] = self.html()
     return bundle | {'text/plain': repr(self)}
 
 # %% ../nbs/api/10_widgets.ipynb #fd0b7d9b
@@ -283,10 +322,13 @@ def confidences(
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     device = next((p.device for p in model.parameters()), x.device) if modes else x.device
     try:
-        for m in modes: m.training = False
-        with torch.no_grad(): return model(x.to(device)).float().softmax(1).cpu()
+        for m in modes:
+            m.training = False
+        with torch.no_grad():
+            return model(x.to(device)).float().softmax(1).cpu()
     finally:
-        for m, mode in modes.items(): m.training = mode
+        for m, mode in modes.items():
+            m.training = mode
 
 # %% ../nbs/api/10_widgets.ipynb #89cf2227
 @cache
@@ -296,7 +338,10 @@ def _font(
     "DejaVu Sans, from matplotlib's own files"
     from matplotlib import get_data_path
     from PIL import ImageFont
-    return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC)
+
+    return ImageFont.truetype(
+        f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size, layout_engine=ImageFont.Layout.BASIC
+    )
 
 # %% ../nbs/api/10_widgets.ipynb #5c7f9adb
 def _write_between(
@@ -311,14 +356,14 @@ def _write_between(
     font = _font(14)
     room = width - draw.textlength(right, font) - 10
     if draw.textlength(left, font) > room:
-        while left and draw.textlength(left + '…', font) > room: left = left[:-1]
+        while left and draw.textlength(left + '…', font) > room:
+            left = left[:-1]
         left += '…'
     draw.text((x + 3, y), left, 0, font)
     draw.text((x + width - 3, y), right, 0, font, anchor='ra')
 
 # %% ../nbs/api/10_widgets.ipynb #35274dae
 LINE, GAP = 20, 8
-
 def _draw_cell(
     canvas:Any, # Pillow image to draw on
     corner:tuple[int, int], # Left and top
@@ -328,12 +373,14 @@ def _draw_cell(
 )->None:
     "Draw one part, its heading and its predictions"
     from PIL import Image, ImageDraw
+
     (x, y), width, draw = corner, picture.shape[1], ImageDraw.Draw(canvas)
-    for i, line in enumerate(head): draw.text((x + 3, y + i*(LINE - 3)), line, 0, _font(14))
-    canvas.paste(Image.fromarray(picture), (x, y + 2*LINE))
+    for i, line in enumerate(head):
+        draw.text((x + 3, y + i * (LINE - 3)), line, 0, _font(14))
+    canvas.paste(Image.fromarray(picture), (x, y + 2 * LINE))
     for i, (name, p) in enumerate(rows):
-        top = y + LINE*(i + 2) + picture.shape[0] + 4
-        draw.rectangle((x, top, x + round(p*(width - 1)), top + LINE - 3), '#c8c8c8')
+        top = y + LINE * (i + 2) + picture.shape[0] + 4
+        draw.rectangle((x, top, x + round(p * (width - 1)), top + LINE - 3), '#c8c8c8')
         _write_between(draw, name, f'{p:.0%}', x, top, width)
 
 # %% ../nbs/api/10_widgets.ipynb #73f12b14
@@ -345,14 +392,15 @@ def _draw_parts(
 )->np.ndarray: # Bytes `(h, w)` or `(h, w, 3)`
     "Draw a row for each image and a column for each part"
     from PIL import Image
+
     n, c, h, w = parts[0].shape
-    factor = max(1, round(side/w))
-    across, down = w*factor + GAP, h*factor + LINE*(2 + len(rows[0][0])) + GAP
-    canvas = Image.new('RGB' if c == 3 else 'L', (across*len(parts) - GAP, down*n), 'white')
+    factor = max(1, round(side / w))
+    across, down = w * factor + GAP, h * factor + LINE * (2 + len(rows[0][0])) + GAP
+    canvas = Image.new('RGB' if c == 3 else 'L', (across * len(parts) - GAP, down * n), 'white')
     for column, images in enumerate(parts):
         for i, image in enumerate(images):
             picture = pixels(image).repeat(factor, 0).repeat(factor, 1)
-            _draw_cell(canvas, (column*across, i*down), picture, heads[column][i], rows[column][i])
+            _draw_cell(canvas, (column * across, i * down), picture, heads[column][i], rows[column][i])
     return np.asarray(canvas)
 
 # %% ../nbs/api/10_widgets.ipynb #a0ffd00e
@@ -363,15 +411,19 @@ def _top_rows(
     y:Tensor|None, # True labels `(N,)`, marked with a tick
 )->list[list[list[tuple[str, float]]]]: # For each part and image its three likeliest classes and their confidences
     "What the model sees in each part, all in one call"
-    if model is None: return [[[] for _ in part] for part in parts]
+    if model is None:
+        return [[[] for _ in part] for part in parts]
     p = confidences(model, parts.flatten(0, 1))
     names = classes or [str(i) for i in range(p.shape[1])]
-    if len(names) != p.shape[1]: raise ValueError(f'{len(names)} classes for a model with {p.shape[1]}')
+    if len(names) != p.shape[1]:
+        raise ValueError(f'{len(names)} classes for a model with {p.shape[1]}')
     top = p.topk(min(3, p.shape[1]))
-    truth = [None]*parts.shape[1] if y is None else list(map(int, y))
-    rows = [[('✓ '*(i == truth[j % len(truth)]) + names[i], v) for i, v in zip(*pair)]
-            for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))]
-    return [rows[j:j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
+    truth = [None] * parts.shape[1] if y is None else list(map(int, y))
+    rows = [
+        [('✓ ' * (i == truth[j % len(truth)]) + names[i], v) for i, v in zip(*pair)]
+        for j, pair in enumerate(zip(top.indices.tolist(), top.values.tolist()))
+    ]
+    return [rows[j : j + parts.shape[1]] for j in range(0, len(rows), parts.shape[1])]
 
 # %% ../nbs/api/10_widgets.ipynb #b0fc115e
 def _shares(
@@ -379,7 +431,7 @@ def _shares(
     x:Tensor, # The images
 )->list[str]: # For each image
     "How much of an image's energy a part has"
-    share = part.square().flatten(1).sum(1)/x.square().flatten(1).sum(1).clamp(min=1e-12)
+    share = part.square().flatten(1).sum(1) / x.square().flatten(1).sum(1).clamp(min=1e-12)
     return [f'{s:.1%} of the energy' for s in share.tolist()]
 
 # %% ../nbs/api/10_widgets.ipynb #85dea472
@@ -395,19 +447,29 @@ def _explore_parts(
     alt:str, # What the pictures show
 )->Explorer:
     "Images and their two parts, over the values that split them"
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f'x is {tuple(x.shape)}; expected (N, 1 or 3, H, W)')
-    if y is not None and len(y) != len(x): raise ValueError(f'{len(y)} labels for {len(x)} images')
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f'x is {tuple(x.shape)}; expected (N, 1 or 3, H, W)')
+    if y is not None and len(y) != len(x):
+        raise ValueError(f'{len(y)} labels for {len(x)} images')
     values = _axis_values(axis, values)
     parts = torch.stack([x, *(part for value in values for part in split(x, value))]).cpu()
     rows = _top_rows(model, parts, classes, y)
+
     def draw(**chosen):
-        at = 1 + 2*values.index(chosen[axis])
+        at = 1 + 2 * values.index(chosen[axis])
         low, high = parts[at], parts[at + 1]
-        shown = [displayed(parts[0]), displayed(low), torch.stack([displayed(image, 'centred') for image in high])]
+        shown = [
+            displayed(parts[0]),
+            displayed(low),
+            torch.stack([displayed(image, 'centred') for image in high]),
+        ]
         titles = [name.format(_label(chosen[axis])) for name in names]
-        heads = [[('original', 'all of the energy')]*len(x)]
-        heads += [[(title, share) for share in _shares(part, parts[0])] for title, part in zip(titles, (low, high))]
+        heads = [[('original', 'all of the energy')] * len(x)]
+        heads += [
+            [(title, share) for share in _shares(part, parts[0])] for title, part in zip(titles, (low, high))
+        ]
         return _draw_parts(shown, heads, [rows[0], rows[at], rows[at + 1]])
+
     return Explorer(draw, alt=alt, **{axis: values})
 
 # %% ../nbs/api/10_widgets.ipynb #7bdb0a4e
@@ -421,10 +483,22 @@ def explore_split(
     alt:str|None=None, # What the pictures show; None says it in general
 )->Explorer: # A slider over the radius
     "Images, their low and their high frequencies, with the energy of each and what a model sees in it"
-    def split(x, radius): return split_bands(x, radius, shape=shape)
+
+    def split(x, radius):
+        return split_bands(x, radius, shape=shape)
+
     text = f'{len(x)} image(s): the original, its frequencies up to the radius and those beyond, with their energy'
-    return _explore_parts(split, x, 'radius', radii, ('low, r ≤ {}', 'high, r > {}'), model, classes, y,
-                          alt or text + (' and the three likeliest classes' if model else ''))
+    return _explore_parts(
+        split,
+        x,
+        'radius',
+        radii,
+        ('low, r ≤ {}', 'high, r > {}'),
+        model,
+        classes,
+        y,
+        alt or text + (' and the three likeliest classes' if model else ''),
+    )
 
 # %% ../nbs/api/10_widgets.ipynb #192b9feb
 def explore_svd(
@@ -437,8 +511,17 @@ def explore_svd(
 )->Explorer: # A slider over the rank
     "Images, their largest singular components and the rest, with the energy of each and what a model sees in it"
     text = f'{len(x)} image(s): the original, its first singular components and the rest, with their energy'
-    return _explore_parts(svd_split, x, 'rank', ranks, ('first {}', 'the rest'), model, classes, y,
-                          alt or text + (' and the three likeliest classes' if model else ''))
+    return _explore_parts(
+        svd_split,
+        x,
+        'rank',
+        ranks,
+        ('first {}', 'the rest'),
+        model,
+        classes,
+        y,
+        alt or text + (' and the three likeliest classes' if model else ''),
+    )
 
 # %% ../nbs/api/10_widgets.ipynb #1d67abd4
 def tiles(
@@ -450,16 +533,20 @@ def tiles(
 )->np.ndarray: # Bytes `(h, w)` or `(h, w, 3)`
     "Images in rows, each under its lines of text"
     from PIL import Image, ImageDraw
-    if len(texts) != len(x): raise ValueError(f'{len(texts)} texts for {len(x)} images')
-    above, line, font = (len(title.splitlines()) + .5*bool(title))*LINE, LINE - 6, _font(11)
-    head = line*max(len(text.splitlines()) for text in texts) + 2
-    across, down = x.shape[3]*factor + GAP, x.shape[2]*factor + head + GAP
-    size = across*min(columns, len(x)) - GAP, round(above) + down*-(-len(x) // columns) - GAP
+
+    if len(texts) != len(x):
+        raise ValueError(f'{len(texts)} texts for {len(x)} images')
+    above, line, font = (len(title.splitlines()) + 0.5 * bool(title)) * LINE, LINE - 6, _font(11)
+    head = line * max(len(text.splitlines()) for text in texts) + 2
+    across, down = x.shape[3] * factor + GAP, x.shape[2] * factor + head + GAP
+    size = across * min(columns, len(x)) - GAP, round(above) + down * -(-len(x) // columns) - GAP
     canvas = Image.new('RGB' if x.shape[1] == 3 else 'L', size, 'white')
     draw = ImageDraw.Draw(canvas)
-    for i, words in enumerate(title.splitlines()): draw.text((0, i*LINE), words, 0, _font(13))
+    for i, words in enumerate(title.splitlines()):
+        draw.text((0, i * LINE), words, 0, _font(13))
     for i, (image, text) in enumerate(zip(x, texts)):
-        left, top = i % columns*across, round(above) + i // columns*down
-        for j, words in enumerate(text.splitlines()): draw.text((left, top + j*line), words, 0, font)
+        left, top = i % columns * across, round(above) + i // columns * down
+        for j, words in enumerate(text.splitlines()):
+            draw.text((left, top + j * line), words, 0, font)
         canvas.paste(Image.fromarray(pixels(image).repeat(factor, 0).repeat(factor, 1)), (left, top + head))
     return np.asarray(canvas)

@@ -1,19 +1,28 @@
 """What several tests share: a headless Chromium, and pages that remember what they fetched and complained of."""
+
 import shutil
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
-CHROMIUM_FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-component-update',
-                  '--disable-background-networking', '--disable-sync']
+CHROMIUM_FLAGS = [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-component-update',
+    '--disable-background-networking',
+    '--disable-sync',
+]
 
 
 @pytest.fixture(scope='module')
 def chromium():
     "A headless Chromium; closed after each module, so that its event loop meets no other test's"
     path = next(filter(None, map(shutil.which, ['chromium', 'chromium-browser', 'google-chrome'])), None)
-    if path is None: pytest.skip('no chromium in PATH')
+    if path is None:
+        pytest.skip('no chromium in PATH')
     playwright = pytest.importorskip('playwright.sync_api')
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
@@ -24,13 +33,20 @@ def chromium():
 @pytest.fixture(scope='module')
 def open_tab(chromium):
     "A function that opens a page in a new profile and notes requests that leave this machine and console errors"
+
     def open_tab():
         page = chromium.new_context(viewport=dict(width=1280, height=900)).new_page()
         tab = SimpleNamespace(page=page, outside=[], errors=[])
-        page.on('request', lambda o: urlsplit(o.url).hostname in (None, '127.0.0.1') or tab.outside.append(o.url))
-        page.on('console', lambda o: o.type == 'error' and tab.errors.append(f'{o.text} {o.location.get("url", "")}'))
+        page.on(
+            'request', lambda o: urlsplit(o.url).hostname in (None, '127.0.0.1') or tab.outside.append(o.url)
+        )
+        page.on(
+            'console',
+            lambda o: o.type == 'error' and tab.errors.append(f'{o.text} {o.location.get("url", "")}'),
+        )
         page.on('pageerror', lambda o: tab.errors.append(str(o)))
         return tab
+
     return open_tab
 
 

@@ -1,4 +1,5 @@
 """The detection notebook away from its own scenes: a folder made like COCO's, from its files to mAPs and a record."""
+
 import ast
 import json
 from pathlib import Path
@@ -11,23 +12,32 @@ from torch import nn
 
 from freqnb.records import read_record
 
-PATH = Path(__file__).parents[1]/'nbs'/'high_frequency'/'07_detection.ipynb'
-DOG, CLOCK = 18, 85 # two of COCO's numbers, between which some are missing
+PATH = Path(__file__).parents[1] / 'nbs' / 'high_frequency' / '07_detection.ipynb'
+DOG, CLOCK = 18, 85  # two of COCO's numbers, between which some are missing
 
 
 def defines(node):
     "Whether a statement imports, or defines a function, a class or a constant"
-    names = [o.id for target in getattr(node, 'targets', []) for o in ast.walk(target) if isinstance(o, ast.Name)]
-    return isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)) or bool(names) and all(o.isupper() for o in names)
+    names = [
+        o.id for target in getattr(node, 'targets', []) for o in ast.walk(target) if isinstance(o, ast.Name)
+    ]
+    return (
+        isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+        or bool(names)
+        and all(o.isupper() for o in names)
+    )
 
 
 @pytest.fixture(scope='module')
 def notebook():
     "What the notebook defines, without what it runs"
-    cells = [''.join(o['source']) for o in json.loads(PATH.read_text('utf-8'))['cells'] if o['cell_type'] == 'code']
+    cells = [
+        ''.join(o['source']) for o in json.loads(PATH.read_text('utf-8'))['cells'] if o['cell_type'] == 'code'
+    ]
     space = dict(__name__='detection')
     for cell in cells:
-        if all(map(defines, ast.parse(cell).body)): exec(compile(cell, PATH.name, 'exec'), space)
+        if all(map(defines, ast.parse(cell).body)):
+            exec(compile(cell, PATH.name, 'exec'), space)
     return SimpleNamespace(**space)
 
 
@@ -35,26 +45,48 @@ def notebook():
 def folder(tmp_path_factory):
     "Three images as in COCO: bright boxes (dogs, and green clocks) on black; a crowd; one image is grey, and one empty"
     root = tmp_path_factory.mktemp('coco')
-    (root/'val2017').mkdir()
-    (root/'annotations').mkdir()
-    boxes = {139: ((60, 90), 'RGB', [(DOG, (10, 10, 30, 20), 0), (CLOCK, (50, 30, 24, 25), 0), (DOG, (40, 0, 40, 8), 1)]),
-             285: ((80, 50), 'L', [(DOG, (5, 40, 40, 30), 0)]), 632: ((64, 64), 'RGB', [])}
+    (root / 'val2017').mkdir()
+    (root / 'annotations').mkdir()
+    boxes = {
+        139: (
+            (60, 90),
+            'RGB',
+            [(DOG, (10, 10, 30, 20), 0), (CLOCK, (50, 30, 24, 25), 0), (DOG, (40, 0, 40, 8), 1)],
+        ),
+        285: ((80, 50), 'L', [(DOG, (5, 40, 40, 30), 0)]),
+        632: ((64, 64), 'RGB', []),
+    }
     images, annotations = [], []
     for i, ((h, w), mode, objects) in boxes.items():
         picture = Image.new(mode, (w, h))
         for k, (left, top, width, height), crowd in objects:
             colour = 255 if mode == 'L' else (255, 255, 255) if k == DOG else (0, 255, 0)
-            if not crowd: picture.paste(colour, (left, top, left+width, top+height))
-            annotations.append(dict(id=1000+len(annotations), image_id=i, category_id=k, bbox=[left, top, width, height], area=width*height, iscrowd=crowd))
-        picture.save(root/'val2017'/f'{i:012}.jpg', quality=95)
+            if not crowd:
+                picture.paste(colour, (left, top, left + width, top + height))
+            annotations.append(
+                dict(
+                    id=1000 + len(annotations),
+                    image_id=i,
+                    category_id=k,
+                    bbox=[left, top, width, height],
+                    area=width * height,
+                    iscrowd=crowd,
+                )
+            )
+        picture.save(root / 'val2017' / f'{i:012}.jpg', quality=95)
         images.append(dict(id=i, file_name=f'{i:012}.jpg', height=h, width=w))
-    content = dict(images=images[::-1], annotations=annotations, categories=[dict(id=DOG, name='dog'), dict(id=CLOCK, name='clock')])
-    (root/'annotations'/'instances_val2017.json').write_text(json.dumps(content))
+    content = dict(
+        images=images[::-1],
+        annotations=annotations,
+        categories=[dict(id=DOG, name='dog'), dict(id=CLOCK, name='clock')],
+    )
+    (root / 'annotations' / 'instances_val2017.json').write_text(json.dumps(content))
     return root
 
 
 class Bright(nn.Module):
     "Finds the bright box in each half of an image, at the size at which it is handed over"
+
     def __init__(self):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
@@ -66,12 +98,17 @@ class Bright(nn.Module):
     def found(self, image):
         assert min(image.shape[1:]) == 200 or max(image.shape[1:]) == 400
         boxes, labels = [], []
-        for k, mask in ((DOG, image.amin(0) > .5), (CLOCK, (image[1] > .5) & (image[0] < .5))):
+        for k, mask in ((DOG, image.amin(0) > 0.5), (CLOCK, (image[1] > 0.5) & (image[0] < 0.5))):
             down, across = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-            if mask.sum() < 200: continue
-            boxes.append([across[0], down[0], across[-1]+1, down[-1]+1])
+            if mask.sum() < 200:
+                continue
+            boxes.append([across[0], down[0], across[-1] + 1, down[-1] + 1])
             labels.append(k)
-        return dict(boxes=torch.tensor(boxes).float().reshape(-1, 4), labels=torch.tensor(labels).long(), scores=torch.full((len(boxes),), .9))
+        return dict(
+            boxes=torch.tensor(boxes).float().reshape(-1, 4),
+            labels=torch.tensor(labels).long(),
+            scores=torch.full((len(boxes),), 0.9),
+        )
 
 
 def test_what_is_missing_is_said(notebook, tmp_path, folder, monkeypatch):
@@ -79,9 +116,12 @@ def test_what_is_missing_is_said(notebook, tmp_path, folder, monkeypatch):
     both = notebook.coco_missing(None)
     assert len(both) == 2 and 'FREQNB_COCO is not set' in both[0] and 'cocodataset.org' in both[0]
     assert 'https://' in both[1] and 'TORCH_HOME' in both[1] and str(tmp_path) not in ''.join(both)
-    assert str(tmp_path) in notebook.coco_missing(str(tmp_path))[0] and 'instances_val2017.json' in notebook.coco_missing(str(tmp_path))[0]
+    assert (
+        str(tmp_path) in notebook.coco_missing(str(tmp_path))[0]
+        and 'instances_val2017.json' in notebook.coco_missing(str(tmp_path))[0]
+    )
     assert notebook.coco_missing(str(folder)) == both[1:]
-    checkpoint = tmp_path/'hub'/'checkpoints'/notebook.WEIGHTS_NAME
+    checkpoint = tmp_path / 'hub' / 'checkpoints' / notebook.WEIGHTS_NAME
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     assert notebook.coco_missing(str(folder)) == [] and notebook.weights_file(folder) == checkpoint
@@ -91,22 +131,36 @@ def test_a_known_detector_has_its_known_precision(notebook, folder):
     images = notebook.coco_images(folder)
     assert len(images) == 3 and images.image(285).shape == (1, 3, 80, 50)
     samples, gained = notebook.coco_measured(Bright(), images, 128, torch.device('cpu'), count=20)
-    assert samples['full images'].shape == (21, 1) and samples['full images'][0, 0] > .85, 'boxes come back to the size of the image'
-    assert samples['HFC'][0, 0] < .5 and gained['LFC'].shape == (1, 3)
-    assert gained['full images'].tolist() == [[0, 0, -1]], 'nothing is gained by no change, and nothing in an empty image'
+    assert samples['full images'].shape == (21, 1) and samples['full images'][0, 0] > 0.85, (
+        'boxes come back to the size of the image'
+    )
+    assert samples['HFC'][0, 0] < 0.5 and gained['LFC'].shape == (1, 3)
+    assert gained['full images'].tolist() == [[0, 0, -1]], (
+        'nothing is gained by no change, and nothing in an empty image'
+    )
 
 
 def test_the_published_architecture_runs_from_folder_to_record(notebook, folder, tmp_path, monkeypatch):
     "With random weights, and images that are enlarged less than the real ones"
     monkeypatch.setenv('FREQNB_RECORDS', str(tmp_path))
     torch.manual_seed(0)
-    net = notebook.coco_net(min_size=128, max_size=192, score_thresh=0., detections_per_img=20)
-    torch.save(net.state_dict(), tmp_path/'weights.pth')
-    monkeypatch.setitem(notebook.coco_record.__globals__, 'weights_file', lambda folder: tmp_path/'weights.pth')
-    monkeypatch.setitem(notebook.coco_record.__globals__, 'coco_net', lambda state: notebook.coco_net(state, min_size=128, max_size=192, score_thresh=0.))
+    net = notebook.coco_net(min_size=128, max_size=192, score_thresh=0.0, detections_per_img=20)
+    torch.save(net.state_dict(), tmp_path / 'weights.pth')
+    monkeypatch.setitem(
+        notebook.coco_record.__globals__, 'weights_file', lambda folder: tmp_path / 'weights.pth'
+    )
+    monkeypatch.setitem(
+        notebook.coco_record.__globals__,
+        'coco_net',
+        lambda state: notebook.coco_net(state, min_size=128, max_size=192, score_thresh=0.0),
+    )
     record = notebook.coco_record(folder, 'smoke', torch.device('cpu'))
-    assert read_record(tmp_path/'high_frequency'/'detection-smoke-coco_val2017.json') == record
-    assert record.metrics['mAP on LFC'].n == 3 and all(0 <= o.value <= 1 for o in record.metrics.values()) and len(record.claims) == 5
+    assert read_record(tmp_path / 'high_frequency' / 'detection-smoke-coco_val2017.json') == record
+    assert (
+        record.metrics['mAP on LFC'].n == 3
+        and all(0 <= o.value <= 1 for o in record.metrics.values())
+        and len(record.claims) == 5
+    )
 
 
 def test_published_weights_fit(notebook, tmp_path):
@@ -116,10 +170,21 @@ def test_published_weights_fit(notebook, tmp_path):
     from torchvision.models.resnet import resnet50
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
     from torchvision.ops.misc import FrozenBatchNorm2d
+
     torch.manual_seed(0)
-    body = _resnet_fpn_extractor(resnet50(norm_layer=lambda n: FrozenBatchNorm2d(n, eps=0.)), 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+    body = _resnet_fpn_extractor(
+        resnet50(norm_layer=lambda n: FrozenBatchNorm2d(n, eps=0.0)),
+        5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
     frozen = RetinaNet(body, 91, min_size=64, max_size=64).eval()
-    torch.save(frozen.state_dict(), tmp_path/'weights.pth')
-    loaded, x = notebook.coco_net(tmp_path/'weights.pth', min_size=64, max_size=64), torch.rand(1, 3, 64, 64)
-    with torch.no_grad(): levels = [net.backbone(x) for net in (frozen, loaded)]
-    for name, values in levels[0].items(): torch.testing.assert_close(levels[1][name], values, rtol=1e-3, atol=1e-4)
+    torch.save(frozen.state_dict(), tmp_path / 'weights.pth')
+    loaded, x = (
+        notebook.coco_net(tmp_path / 'weights.pth', min_size=64, max_size=64),
+        torch.rand(1, 3, 64, 64),
+    )
+    with torch.no_grad():
+        levels = [net.backbone(x) for net in (frozen, loaded)]
+    for name, values in levels[0].items():
+        torch.testing.assert_close(levels[1][name], values, rtol=1e-3, atol=1e-4)

@@ -1,4 +1,5 @@
 """An Explorer in the real JupyterLab: a drag of its slider shows the same picture as the page without a kernel."""
+
 import base64
 import json
 import os
@@ -10,13 +11,22 @@ import urllib.request
 
 import pytest
 
-CELLS = ['''from freqnb.spectrum import low_pass
+CELLS = [
+    """from freqnb.spectrum import low_pass
 from freqnb.widgets import Explorer
-import torch''', '''picture = torch.eye(32).repeat(1, 3, 1, 1)
-def below(radius): return low_pass(picture, radius)[0].clamp(0, 1)''', '''Explorer(below, radius=range(1, 17))''']
+import torch""",
+    """picture = torch.eye(32).repeat(1, 3, 1, 1)
+def below(radius): return low_pass(picture, radius)[0].clamp(0, 1)""",
+    """Explorer(below, radius=range(1, 17))""",
+]
 
-
-FLAGS = ['--no-browser', '--allow-root', '--ip=127.0.0.1', '--IdentityProvider.token=', '--expose-app-in-browser']
+FLAGS = [
+    '--no-browser',
+    '--allow-root',
+    '--ip=127.0.0.1',
+    '--IdentityProvider.token=',
+    '--expose-app-in-browser',
+]
 
 
 def write_notebook(path):
@@ -39,25 +49,27 @@ def wait_for(ready, seconds, what):
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, f'{what} was not ready after {seconds} seconds'
-        time.sleep(.1)
+        time.sleep(0.1)
 
 
 @pytest.fixture
 def lab(tmp_path):
     "JupyterLab on a folder with one notebook, with settings of its own"
     pytest.importorskip('jupyterlab')
-    write_notebook(tmp_path/'waves.ipynb')
-    port, log = free_port(), open(tmp_path/'lab.log', 'w')
-    home = {f'JUPYTER_{o}_DIR': str(tmp_path/o.lower()) for o in ['CONFIG', 'DATA', 'RUNTIME']}
-    env = os.environ | home | dict(IPYTHONDIR=str(tmp_path/'ipython'), FREQNB_STATIC='0')
+    write_notebook(tmp_path / 'waves.ipynb')
+    port, log = free_port(), open(tmp_path / 'lab.log', 'w')
+    home = {f'JUPYTER_{o}_DIR': str(tmp_path / o.lower()) for o in ['CONFIG', 'DATA', 'RUNTIME']}
+    env = os.environ | home | dict(IPYTHONDIR=str(tmp_path / 'ipython'), FREQNB_STATIC='0')
     command = [sys.executable, '-m', 'jupyterlab', *FLAGS, f'--port={port}']
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
     url = f'http://127.0.0.1:{port}/'
 
     def answers():
-        assert process.poll() is None, (tmp_path/'lab.log').read_text()
-        try: return urllib.request.urlopen(url + 'api/status', timeout=1).status == 200
-        except OSError: return False
+        assert process.poll() is None, (tmp_path / 'lab.log').read_text()
+        try:
+            return urllib.request.urlopen(url + 'api/status', timeout=1).status == 200
+        except OSError:
+            return False
 
     try:
         wait_for(answers, 60, 'JupyterLab')
@@ -68,12 +80,12 @@ def lab(tmp_path):
         log.close()
 
 
-IDLE = '''() => {
+IDLE = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle'}'''
-BYTES = '''async o => {
+    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle'}"""
+BYTES = """async o => {
     const bytes = new Uint8Array(await (await fetch(o.src)).arrayBuffer());
-    return btoa(Array.from(bytes, b => String.fromCharCode(b)).join(''))}'''
+    return btoa(Array.from(bytes, b => String.fromCharCode(b)).join(''))}"""
 
 
 def drag(page, handle, dx):
@@ -88,6 +100,7 @@ def drag(page, handle, dx):
 
 def test_slider_in_jupyterlab(lab, tab):
     from freqnb.widgets import Explorer
+
     page = tab.page
     page.goto(lab + 'lab/tree/waves.ipynb?reset')
     page.wait_for_function(IDLE, timeout=60_000)
@@ -103,7 +116,8 @@ def test_slider_in_jupyterlab(lab, tab):
     page.wait_for_function(IDLE)
     page.wait_for_timeout(300)
     scope = {}
-    for cell in CELLS[:2]: exec(cell, scope)
+    for cell in CELLS[:2]:
+        exec(cell, scope)
     radius = int(page.locator('.widget-readout').first.inner_text())
     assert radius > 1, 'the drag did not move the slider'
     static = Explorer(scope['below'], radius=[radius]).frame(0)

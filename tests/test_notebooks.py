@@ -1,4 +1,5 @@
 """The notebooks: their exports are in step, their outputs are clean and small, their tests pass, their claims are recorded."""
+
 import html
 import inspect
 import json
@@ -15,24 +16,32 @@ import pytest
 from freqnb.records import read_record
 
 ROOT = Path(__file__).parents[1]
-NBS, BIN = ROOT/'nbs', Path(sys.executable).parent
+NBS, BIN = ROOT / 'nbs', Path(sys.executable).parent
 NOTEBOOKS = sorted(o for o in NBS.rglob('*.ipynb') if not any(p[0] in '._' for p in o.relative_to(NBS).parts))
-PAPERS = [o for o in NOTEBOOKS if o.parent not in (NBS, NBS/'api')]
+PAPERS = [o for o in NOTEBOOKS if o.parent not in (NBS, NBS / 'api')]
 LARGEST, LONGEST, MEDIAN = 300_000, 40, 6
 WIDGET = 'application/vnd.jupyter.widget-view+json'
-PARAMETER = re.compile(r'\s+[*\w]+\s*:[^#]*,?\s*# ') # a parameter with its description
+PARAMETER = re.compile(r'\s+[*\w]+\s*:[^#]*,?\s*# ')  # a parameter with its description
 MACHINE = re.compile(r'(?<![\w.:/])/(?:work|root|home|tmp|Users|mnt|opt|private|var/folders)/[\w.-]*')
-HOST = re.compile(r"""(?<=://)(?:[^/\s"'<>]*(?:pypi|registry|artifact|nexus|mirror|proxy|internal|\.local\b)[^\s"'<>]*
-                      |(?!127\.)\d+\.\d+\.\d+\.\d+[^\s"'<>]*)|--(?:extra-)?index-url|--proxy""", re.I | re.X)
+HOST = re.compile(
+    r"""(?<=://)(?:[^/\s"'<>]*(?:pypi|registry|artifact|nexus|mirror|proxy|internal|\.local\b)[^\s"'<>]*
+                      |(?!127\.)\d+\.\d+\.\d+\.\d+[^\s"'<>]*)|--(?:extra-)?index-url|--proxy""",
+    re.I | re.X,
+)
 
 
-def name_of(path): return path.relative_to(NBS).with_suffix('').as_posix()
+def name_of(path):
+    return path.relative_to(NBS).with_suffix('').as_posix()
 
 
-def read(path): return json.loads(path.read_text('utf-8'))
+def read(path):
+    return json.loads(path.read_text('utf-8'))
 
 
-def text_of(value): return ''.join(value) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+def text_of(value):
+    return (
+        ''.join(value) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+    )
 
 
 def outputs(notebook):
@@ -42,12 +51,18 @@ def outputs(notebook):
 
 def output_texts(notebook):
     "What the outputs say, without the bytes of their pictures"
-    parts = [text_of(value) for o in outputs(notebook) for kind, value in (o.get('data') or {}).items() if not kind.startswith('image/')]
+    parts = [
+        text_of(value)
+        for o in outputs(notebook)
+        for kind, value in (o.get('data') or {}).items()
+        if not kind.startswith('image/')
+    ]
     parts += [text_of(o.get(key, '')) for o in outputs(notebook) for key in ('text', 'traceback', 'evalue')]
     return [re.sub(r'base64,[A-Za-z0-9+/=]+', 'base64,', part) for part in parts]
 
 
-def texts(notebook): return [text_of(cell['source']) for cell in notebook['cells']] + output_texts(notebook)
+def texts(notebook):
+    return [text_of(cell['source']) for cell in notebook['cells']] + output_texts(notebook)
 
 
 def private(text):
@@ -55,10 +70,12 @@ def private(text):
     return MACHINE.findall(text) + HOST.findall(text)
 
 
-def source_lines(cell): return [o for o in text_of(cell['source']).splitlines() if o.strip() and not o.startswith('#|')]
+def source_lines(cell):
+    return [o for o in text_of(cell['source']).splitlines() if o.strip() and not o.startswith('#|')]
 
 
-def own_lines(cell): return [o for o in source_lines(cell) if not PARAMETER.match(o)]
+def own_lines(cell):
+    return [o for o in source_lines(cell) if not PARAMETER.match(o)]
 
 
 def every(check):
@@ -72,19 +89,34 @@ def test_there_are_notebooks():
 
 
 def test_titles():
+
     def faults(notebook):
         cell, lines = notebook['cells'][0], text_of(notebook['cells'][0]['source']).splitlines()
-        good = cell['cell_type'] == 'markdown' and len(lines) == 3 and lines[0].startswith('# ') and not lines[1] and lines[2].startswith('> ')
+        good = (
+            cell['cell_type'] == 'markdown'
+            and len(lines) == 3
+            and lines[0].startswith('# ')
+            and not lines[1]
+            and lines[2].startswith('> ')
+        )
         return [] if good else lines[:4]
+
     assert every(faults) == {}
 
 
 def test_no_errors_are_saved():
-    assert every(lambda notebook: [o['evalue'] for o in outputs(notebook) if o['output_type'] == 'error']) == {}
+    assert (
+        every(lambda notebook: [o['evalue'] for o in outputs(notebook) if o['output_type'] == 'error']) == {}
+    )
 
 
 def test_no_progress_bars_or_warnings_are_saved():
-    assert every(lambda notebook: [text_of(o['text'])[:80] for o in outputs(notebook) if o.get('name') == 'stderr']) == {}
+    assert (
+        every(
+            lambda notebook: [text_of(o['text'])[:80] for o in outputs(notebook) if o.get('name') == 'stderr']
+        )
+        == {}
+    )
 
 
 def test_outputs_need_no_kernel():
@@ -96,13 +128,36 @@ def test_nothing_of_a_machine():
     assert every(lambda notebook: sorted({o for text in texts(notebook) for o in private(text)})) == {}
 
 
-@pytest.mark.parametrize('text', ['saved in /tmp/tmpa1/x', '"/root/a"', '(/home/me)', "Path('/mnt/main')", 'https://registry.example/simple', '--index-url',
-                                  'http://a.mirror.net/a', 'http://10.1.2.3:8080/simple'])
-def test_what_is_private_is_seen(text): assert private(text)
+@pytest.mark.parametrize(
+    'text',
+    [
+        'saved in /tmp/tmpa1/x',
+        '"/root/a"',
+        '(/home/me)',
+        "Path('/mnt/main')",
+        'https://registry.example/simple',
+        '--index-url',
+        'http://a.mirror.net/a',
+        'http://10.1.2.3:8080/simple',
+    ],
+)
+def test_what_is_private_is_seen(text):
+    assert private(text)
 
 
-@pytest.mark.parametrize('text', ['FREQNB_HOME/runs', 'a/tmp/b', 'https://arxiv.org/abs/1905.13545', '~/.cache/freqnb', 'http://127.0.0.1:8000/', 'nbs/home/x'])
-def test_what_is_public_is_not(text): assert private(text) == []
+@pytest.mark.parametrize(
+    'text',
+    [
+        'FREQNB_HOME/runs',
+        'a/tmp/b',
+        'https://arxiv.org/abs/1905.13545',
+        '~/.cache/freqnb',
+        'http://127.0.0.1:8000/',
+        'nbs/home/x',
+    ],
+)
+def test_what_is_public_is_not(text):
+    assert private(text) == []
 
 
 def test_small():
@@ -111,17 +166,21 @@ def test_small():
 
 
 def test_cells_are_short():
+
     def faults(notebook):
         cells = [o for o in notebook['cells'] if o['cell_type'] == 'code']
         median = statistics.median(len(own_lines(o)) for o in cells)
         long = [f'{len(own_lines(o))} lines: {own_lines(o)[0]}' for o in cells if len(own_lines(o)) > LONGEST]
-        return long + [f'a median of {median} lines']*(median > MEDIAN)
+        return long + [f'a median of {median} lines'] * (median > MEDIAN)
+
     assert every(faults) == {}
 
 
 def test_expected_failures_are_real():
     "`expect_fail` is a context manager: given a function it calls nothing and checks nothing"
-    assert every(lambda notebook: [o for o in texts(notebook) if re.search(r'expect_fail\(\s*lambda', o)]) == {}
+    assert (
+        every(lambda notebook: [o for o in texts(notebook) if re.search(r'expect_fail\(\s*lambda', o)]) == {}
+    )
 
 
 def test_public_functions_are_described():
@@ -129,17 +188,24 @@ def test_public_functions_are_described():
     from fastcore.docments import docments
 
     from freqnb._modidx import d
+
     found = {}
     for module, symbols in d['syms'].items():
         loaded = __import__(module, fromlist=['*'])
         for name in (o.removeprefix(f'{module}.') for o in symbols):
             function = getattr(loaded, name, None) if '.' not in name else None
-            if name.startswith('_') or not callable(function): continue
-            if not (function.__doc__ or '').strip(): found[f'{module}.{name}'] = 'no docstring'
-            if isinstance(function, type): continue
-            more = {o.name for o in inspect.signature(function).parameters.values() if o.kind is o.VAR_KEYWORD} # docments leaves these out
+            if name.startswith('_') or not callable(function):
+                continue
+            if not (function.__doc__ or '').strip():
+                found[f'{module}.{name}'] = 'no docstring'
+            if isinstance(function, type):
+                continue
+            more = {
+                o.name for o in inspect.signature(function).parameters.values() if o.kind is o.VAR_KEYWORD
+            }  # docments leaves these out
             bare = [o for o, said in docments(function).items() if o not in more | {'return'} and not said]
-            if bare: found[f'{module}.{name}'] = bare
+            if bare:
+                found[f'{module}.{name}'] = bare
     assert found == {}
 
 
@@ -147,38 +213,58 @@ def test_public_functions_are_described():
 def copy(tmp_path_factory):
     "A copy of what nbdev reads, with a place of its own for Jupyter's signatures"
     folder = tmp_path_factory.mktemp('copy')
-    shutil.copy(ROOT/'pyproject.toml', folder)
-    for name in ('nbs', 'freqnb'): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns('.*', '__pycache__', 'kernel-*'))
+    shutil.copy(ROOT / 'pyproject.toml', folder)
+    for name in ('nbs', 'freqnb'):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns('.*', '__pycache__', 'kernel-*')
+        )
     return folder
 
 
 def nbdev(command, folder, *options):
     "Run a command of nbdev in a folder"
-    env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'FREQNB_SCALE', 'FREQNB_DATA', 'FREQNB_SEEDS')}
-    env |= dict(JUPYTER_DATA_DIR=str(folder/'jupyter'), IPYTHONDIR=str(folder/'ipython'), FREQNB_HOME=str(folder/'home'), FREQNB_SCALE='smoke')
-    return subprocess.run([BIN/f'nbdev-{command}', *options], cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ('IN_TEST', 'FREQNB_SCALE', 'FREQNB_DATA', 'FREQNB_SEEDS')
+    }
+    env |= dict(
+        JUPYTER_DATA_DIR=str(folder / 'jupyter'),
+        IPYTHONDIR=str(folder / 'ipython'),
+        FREQNB_HOME=str(folder / 'home'),
+        FREQNB_SCALE='smoke',
+    )
+    return subprocess.run(
+        [BIN / f'nbdev-{command}', *options], cwd=folder, env=env, capture_output=True, text=True, timeout=900
+    )
 
 
-def exported(folder): return {o.name: o.read_text('utf-8') for o in folder.glob('*.py')}
+def exported(folder):
+    return {o.name: o.read_text('utf-8') for o in folder.glob('*.py')}
 
 
 def test_exports_are_in_step(copy):
     "Also finds modules that no notebook exports any more, and an index that lags behind"
-    before = exported(copy/'freqnb')
+    before = exported(copy / 'freqnb')
     for name in before:
-        if name != '__init__.py': (copy/'freqnb'/name).unlink()
+        if name != '__init__.py':
+            (copy / 'freqnb' / name).unlink()
     done = nbdev('export', copy)
     assert done.returncode == 0, done.stderr
-    after = exported(copy/'freqnb')
-    assert sorted(after) == sorted(before) == sorted(exported(ROOT/'freqnb'))
-    differ = [name for name in after if after[name] != exported(ROOT/'freqnb')[name]]
+    after = exported(copy / 'freqnb')
+    assert sorted(after) == sorted(before) == sorted(exported(ROOT / 'freqnb'))
+    differ = [name for name in after if after[name] != exported(ROOT / 'freqnb')[name]]
     assert differ == [], 'run nbdev-export'
 
 
 def test_notebooks_are_clean(copy):
     done = nbdev('clean', copy)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert [name_of(path) for path in NOTEBOOKS if (copy/path.relative_to(ROOT)).read_bytes() != path.read_bytes()] == [], 'run nbdev-clean'
+    assert [
+        name_of(path)
+        for path in NOTEBOOKS
+        if (copy / path.relative_to(ROOT)).read_bytes() != path.read_bytes()
+    ] == [], 'run nbdev-clean'
     assert every(lambda notebook: [1 for cell in notebook['cells'] if cell.get('execution_count')]) == {}
 
 
@@ -191,11 +277,19 @@ def test_library_notebooks_pass(copy):
 def test_paper_notebook_shows_its_record(path):
     "What is claimed was measured at full scale, is committed, and stands in the saved outputs to the last digit"
     title = path.stem.lstrip('0123456789_')
-    files = sorted((NBS/'records'/path.parent.name).glob(f'{title}-full-*.json'))
+    files = sorted((NBS / 'records' / path.parent.name).glob(f'{title}-full-*.json'))
     assert files, f'no record nbs/records/{path.parent.name}/{title}-full-*.json'
     shown = html.unescape('\n'.join(output_texts(read(path))))
-    for record in map(read_record, files): assert record.name == f'{path.parent.name}/{title}' and record.claims
-    missing = {file.name: [str(o.effect) for o in read_record(file).claims if str(o.effect) not in shown or o.verdict not in shown.lower()] for file in files}
+    for record in map(read_record, files):
+        assert record.name == f'{path.parent.name}/{title}' and record.claims
+    missing = {
+        file.name: [
+            str(o.effect)
+            for o in read_record(file).claims
+            if str(o.effect) not in shown or o.verdict not in shown.lower()
+        ]
+        for file in files
+    }
     assert [] in missing.values(), f'claims whose numbers or verdicts no output shows: {missing}'
 
 

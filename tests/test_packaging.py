@@ -1,4 +1,5 @@
 """The facts of packaging agree, and what is built from them works outside the repository and offline."""
+
 import ast
 import email
 import json
@@ -21,37 +22,75 @@ from packaging.utils import canonicalize_name
 import freqnb
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(o for o in (ROOT/'freqnb').glob('*.py') if not o.name.startswith('_'))
-PAPERS = sorted((ROOT/'nbs').glob('*_*/*.ipynb'))
-FLOORS = {o.stem.partition('_')[2]: int(o.stem.partition('_')[0]) for o in sorted((ROOT/'nbs'/'api').glob('*.ipynb'))}
+MODULES = sorted(o for o in (ROOT / 'freqnb').glob('*.py') if not o.name.startswith('_'))
+PAPERS = sorted((ROOT / 'nbs').glob('*_*/*.ipynb'))
+FLOORS = {
+    o.stem.partition('_')[2]: int(o.stem.partition('_')[0])
+    for o in sorted((ROOT / 'nbs' / 'api').glob('*.ipynb'))
+}
 BELOW_PLOTS = [name for name, floor in FLOORS.items() if floor < FLOORS['plots']]
-PEERS = dict(bench={'imagecorruptions', 'scikit-image', 'skimage', 'torchattacks'}) # rows are skipped where they are not; they belong into an environment of their own
-AUTHORS = {'site', 'bench'} # commands for those who write the project: they may need what only `.[dev]` installs
-HEAVY = ('IPython', 'ipykernel', 'ipywidgets', 'nbdev', 'nbclient', 'nbformat', 'jupyterlab', 'matplotlib', 'torchvision', 'PIL', 'scipy', 'pandas')
-LEFT_OUT = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info', 'build', 'dist', '_site', '_proc', 'nbs', 'tests')
+PEERS = dict(
+    bench={'imagecorruptions', 'scikit-image', 'skimage', 'torchattacks'}
+)  # rows are skipped where they are not; they belong into an environment of their own
+AUTHORS = {
+    'site',
+    'bench',
+}  # commands for those who write the project: they may need what only `.[dev]` installs
+HEAVY = (
+    'IPython',
+    'ipykernel',
+    'ipywidgets',
+    'nbdev',
+    'nbclient',
+    'nbformat',
+    'jupyterlab',
+    'matplotlib',
+    'torchvision',
+    'PIL',
+    'scipy',
+    'pandas',
+)
+LEFT_OUT = shutil.ignore_patterns(
+    '.*', '__pycache__', '*.egg-info', 'build', 'dist', '_site', '_proc', 'nbs', 'tests'
+)
 
 
 def settings():
     "The facts of settings.ini, read as setup.py reads them"
     ini = ConfigParser(delimiters=['='])
-    ini.read(ROOT/'settings.ini', encoding='utf-8')
+    ini.read(ROOT / 'settings.ini', encoding='utf-8')
     return ini['freqnb']
 
 
-def required(key): return {canonicalize_name(o.name): o for o in map(Requirement, settings()[key].split())}
+def required(key):
+    return {canonicalize_name(o.name): o for o in map(Requirement, settings()[key].split())}
 
 
 def metadata(file):
     "The metadata inside a wheel or an sdist"
     if file.suffix == '.whl':
-        with zipfile.ZipFile(file) as opened: return email.message_from_bytes(opened.read(next(o for o in opened.namelist() if o.endswith('.dist-info/METADATA'))))
-    with tarfile.open(file) as opened: return email.message_from_bytes(opened.extractfile(next(o for o in opened if o.name.count('/') == 1 and o.name.endswith('/PKG-INFO'))).read())
+        with zipfile.ZipFile(file) as opened:
+            return email.message_from_bytes(
+                opened.read(next(o for o in opened.namelist() if o.endswith('.dist-info/METADATA')))
+            )
+    with tarfile.open(file) as opened:
+        return email.message_from_bytes(
+            opened.extractfile(
+                next(o for o in opened if o.name.count('/') == 1 and o.name.endswith('/PKG-INFO'))
+            ).read()
+        )
 
 
 def run(*command, cwd, **env):
     "Run in a folder outside the repository, without a way to a package index"
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(('FREQNB_', 'PIP_', 'PYTHONPATH'))} | dict(PIP_NO_INDEX='1') | env
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True, timeout=300)
+    variables = (
+        {k: v for k, v in os.environ.items() if not k.startswith(('FREQNB_', 'PIP_', 'PYTHONPATH'))}
+        | dict(PIP_NO_INDEX='1')
+        | env
+    )
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
     return done.stdout
 
@@ -60,10 +99,19 @@ def run(*command, cwd, **env):
 def built(tmp_path_factory):
     "An sdist of the working tree, and a wheel built from that sdist"
     folder = tmp_path_factory.mktemp('build')
-    shutil.copytree(ROOT, folder/'source', ignore=LEFT_OUT)
-    run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', folder/'dist', folder/'source', cwd=folder)
-    sdist, = (folder/'dist').glob('*.tar.gz')
-    wheel, = (folder/'dist').glob('*.whl')
+    shutil.copytree(ROOT, folder / 'source', ignore=LEFT_OUT)
+    run(
+        sys.executable,
+        '-m',
+        'build',
+        '--no-isolation',
+        '--outdir',
+        folder / 'dist',
+        folder / 'source',
+        cwd=folder,
+    )
+    (sdist,) = (folder / 'dist').glob('*.tar.gz')
+    (wheel,) = (folder / 'dist').glob('*.whl')
     return sdist, wheel
 
 
@@ -71,118 +119,205 @@ def built(tmp_path_factory):
 def installed(built, tmp_path_factory):
     "A folder that the wheel is installed into"
     folder = tmp_path_factory.mktemp('installed')
-    run(sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index', '--no-build-isolation', '--target', folder, built[1], cwd=folder)
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '--no-deps',
+        '--no-index',
+        '--no-build-isolation',
+        '--target',
+        folder,
+        built[1],
+        cwd=folder,
+    )
     return folder
 
 
 def test_one_version(built):
     "It is written in __init__.py, and everything else reads it there"
-    text = (ROOT/'freqnb'/'__init__.py').read_text()
+    text = (ROOT / 'freqnb' / '__init__.py').read_text()
     assert re.findall(r"__version__ = ['\"]([^'\"]+)", text) == [freqnb.__version__] == [version('freqnb')]
-    assert [metadata(o)['Version'] for o in built] == [freqnb.__version__]*2
-    assert 'version' not in settings() and 'version' not in tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
+    assert [metadata(o)['Version'] for o in built] == [freqnb.__version__] * 2
+    assert (
+        'version' not in settings()
+        and 'version' not in tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    )
 
 
 def test_metadata(built):
-    project, facts, found = tomllib.loads((ROOT/'pyproject.toml').read_text())['project'], settings(), metadata(built[1])
-    assert (found['Name'], found['Summary'], found['Requires-Python']) == (project['name'], project['description'], project['requires-python'])
-    assert found['Author'] == facts['author'] and facts['license'] in (found['License'] or '') + (found['License-Expression'] or '')
-    assert (ROOT/'LICENSE').read_text().startswith(f'{facts["license"]} License')
-    assert found.get_payload().startswith((ROOT/'README.md').read_text('utf-8')[:200])
-    base = {canonicalize_name(Requirement(o).name) for o in found.get_all('Requires-Dist') if 'extra' not in o}
+    project, facts, found = (
+        tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'],
+        settings(),
+        metadata(built[1]),
+    )
+    assert (found['Name'], found['Summary'], found['Requires-Python']) == (
+        project['name'],
+        project['description'],
+        project['requires-python'],
+    )
+    assert found['Author'] == facts['author'] and facts['license'] in (found['License'] or '') + (
+        found['License-Expression'] or ''
+    )
+    assert (ROOT / 'LICENSE').read_text().startswith(f'{facts["license"]} License')
+    assert found.get_payload().startswith((ROOT / 'README.md').read_text('utf-8')[:200])
+    base = {
+        canonicalize_name(Requirement(o).name) for o in found.get_all('Requires-Dist') if 'extra' not in o
+    }
     assert base == set(required('requirements')) and found.get_all('Provides-Extra') == ['dev']
 
 
 def test_requirements_are_lower_bounds():
-    bounds = {name: str(o.specifier) for key in ('requirements', 'dev_requirements') for name, o in required(key).items()}
-    assert {k: v for k, v in bounds.items() if not v.startswith('>=') or ',' in v} == {'smalldocs': '==0.5.4'}, 'smalldocs is young, and pinned'
+    bounds = {
+        name: str(o.specifier)
+        for key in ('requirements', 'dev_requirements')
+        for name, o in required(key).items()
+    }
+    assert {k: v for k, v in bounds.items() if not v.startswith('>=') or ',' in v} == {
+        'smalldocs': '==0.5.4'
+    }, 'smalldocs is young, and pinned'
 
 
 def test_what_is_installed_satisfies_them():
     found = {name: version(name) for key in ('requirements', 'dev_requirements') for name in required(key)}
     both = required('requirements') | required('dev_requirements')
-    assert {name: v for name, v in found.items() if not both[name].specifier.contains(v, prereleases=True)} == {}
+    assert {
+        name: v for name, v in found.items() if not both[name].specifier.contains(v, prereleases=True)
+    } == {}
 
 
 def code(path):
     "What a module or a notebook runs"
-    if path.suffix == '.py': return path.read_text('utf-8')
-    return '\n'.join(''.join(cell['source']) for cell in json.loads(path.read_text('utf-8'))['cells'] if cell['cell_type'] == 'code')
+    if path.suffix == '.py':
+        return path.read_text('utf-8')
+    return '\n'.join(
+        ''.join(cell['source'])
+        for cell in json.loads(path.read_text('utf-8'))['cells']
+        if cell['cell_type'] == 'code'
+    )
 
 
 def imports(path):
     "Distributions that a module or a notebook imports, at any depth, or runs with `python -m`"
     tree, found = ast.parse(code(path)), set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import): found |= {o.name.split('.')[0] for o in node.names}
-        if isinstance(node, ast.ImportFrom) and node.level == 0: found.add(node.module.split('.')[0])
+        if isinstance(node, ast.Import):
+            found |= {o.name.split('.')[0] for o in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split('.')[0])
         if isinstance(node, ast.List):
             words = [getattr(o, 'value', None) for o in node.elts]
             found |= {b for a, b in zip(words, words[1:]) if a == '-m' and isinstance(b, str)}
     owners = packages_distributions()
-    return {canonicalize_name(owners[o][0]) if o in owners else o for o in found - set(sys.stdlib_module_names) - {'freqnb'}}
+    return {
+        canonicalize_name(owners[o][0]) if o in owners else o
+        for o in found - set(sys.stdlib_module_names) - {'freqnb'}
+    }
 
 
 def direct(names):
     "What the named distributions themselves require"
-    return {canonicalize_name(Requirement(o).name) for name in names for o in requires(name) or () if 'extra ==' not in o}
+    return {
+        canonicalize_name(Requirement(o).name)
+        for name in names
+        for o in requires(name) or ()
+        if 'extra ==' not in o
+    }
 
 
-@pytest.mark.parametrize('path', MODULES+PAPERS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', MODULES + PAPERS, ids=lambda o: o.stem)
 def test_imports_are_required(path):
     "By settings.ini, or by something that stands there"
-    listed = set(required('requirements')) | (set(required('dev_requirements')) if path.stem in AUTHORS else set())
+    listed = set(required('requirements')) | (
+        set(required('dev_requirements')) if path.stem in AUTHORS else set()
+    )
     assert imports(path) - listed - direct(listed) - PEERS.get(path.stem, set()) == set()
 
 
 def test_requirements_are_imported():
-    used = set().union(*map(imports, MODULES+PAPERS))
+    used = set().union(*map(imports, MODULES + PAPERS))
     assert set(required('requirements')) - used == set()
 
 
 def test_entry_points_load():
     commands = entry_points(group='freqnb.commands')
-    assert {o.name for o in commands} >= {'reproduce', 'report', 'lab', 'save', 'train', 'data', 'docs', 'bench'}
+    assert {o.name for o in commands} >= {
+        'reproduce',
+        'report',
+        'lab',
+        'save',
+        'train',
+        'data',
+        'docs',
+        'bench',
+    }
     loaded = {o.name: o.load() for o in commands}
     assert all(callable(o) and o.__doc__ for o in loaded.values())
     scripts = [o for o in distribution('freqnb').entry_points if o.group == 'console_scripts']
-    assert [(o.name, o.value) for o in scripts] == [('freqnb', 'freqnb.cli:main')] and callable(scripts[0].load())
-    index, = [o for o in distribution('freqnb').entry_points if o.group == 'nbdev']
+    assert [(o.name, o.value) for o in scripts] == [('freqnb', 'freqnb.cli:main')] and callable(
+        scripts[0].load()
+    )
+    (index,) = [o for o in distribution('freqnb').entry_points if o.group == 'nbdev']
     assert set(index.load()['syms']) == {f'freqnb.{o.stem}' for o in MODULES}
 
 
 def test_sdist_and_wheel_hold_what_is_needed(built):
     sdist, wheel = built
-    with tarfile.open(sdist) as opened: source = {o.name.partition('/')[2] for o in opened if o.isfile()}
-    with zipfile.ZipFile(wheel) as opened: binary = set(opened.namelist())
-    package = {o.relative_to(ROOT).as_posix() for o in (ROOT/'freqnb').rglob('*') if o.is_file() and '__pycache__' not in o.parts}
-    assert source >= package | {'settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'}
+    with tarfile.open(sdist) as opened:
+        source = {o.name.partition('/')[2] for o in opened if o.isfile()}
+    with zipfile.ZipFile(wheel) as opened:
+        binary = set(opened.namelist())
+    package = {
+        o.relative_to(ROOT).as_posix()
+        for o in (ROOT / 'freqnb').rglob('*')
+        if o.is_file() and '__pycache__' not in o.parts
+    }
+    assert source >= package | {
+        'settings.ini',
+        'setup.py',
+        'pyproject.toml',
+        'README.md',
+        'LICENSE',
+        'MANIFEST.in',
+    }
     assert {o for o in binary if not o.startswith('freqnb-')} == package
-    assert any(o.endswith('LICENSE') for o in binary) and any('fashion_mnist' in o and 'LICENSE' in o.upper() for o in binary)
+    assert any(o.endswith('LICENSE') for o in binary) and any(
+        'fashion_mnist' in o and 'LICENSE' in o.upper() for o in binary
+    )
 
 
 def test_wheel_works_elsewhere(installed, tmp_path):
     "The bundled images load, a filter splits them, the commands are there"
-    code = '''import freqnb.data, freqnb.spectrum, freqnb.cli
+    code = """import freqnb.data, freqnb.spectrum, freqnb.cli
 images = freqnb.data.load('fashion_mnist_mini').test.take(5).float()
 low, high = freqnb.spectrum.split_bands(images, 4)
 assert (low + high - images).abs().max() < 1e-5
-print(freqnb.__file__)'''
+print(freqnb.__file__)"""
     where = run(sys.executable, '-c', code, cwd=tmp_path, PYTHONPATH=str(installed)).strip()
     assert Path(where).is_relative_to(installed)
-    out = run(sys.executable, installed/'bin'/'freqnb', 'data', cwd=tmp_path, PYTHONPATH=str(installed), FREQNB_HOME=str(tmp_path/'home'))
+    out = run(
+        sys.executable,
+        installed / 'bin' / 'freqnb',
+        'data',
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
+        FREQNB_HOME=str(tmp_path / 'home'),
+    )
     assert 'fashion_mnist_mini' in out and str(installed) in out
 
 
 def test_library_loads_nothing_heavy(tmp_path):
     "One fresh interpreter imports the modules below plots in order, and says which of them brought what"
-    code = f'''import importlib, sys
+    code = f"""import importlib, sys
 for name in {BELOW_PLOTS!r}:
     before = set(sys.modules)
     importlib.import_module('freqnb.' + name)
     new = [o for o in {HEAVY!r} if o in sys.modules and o not in before]
-    if new: print(name, *new)'''
-    assert {'data', 'train', 'records'} <= set(BELOW_PLOTS) and run(sys.executable, '-c', code, cwd=tmp_path) == ''
+    if new: print(name, *new)"""
+    assert {'data', 'train', 'records'} <= set(BELOW_PLOTS) and run(
+        sys.executable, '-c', code, cwd=tmp_path
+    ) == ''
 
 
 @pytest.mark.parametrize('name', [o.stem for o in MODULES if o.stem not in BELOW_PLOTS])

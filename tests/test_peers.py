@@ -1,4 +1,5 @@
 """Climbs against torchattacks, foolbox and pyautoattack, which are no dependencies: same network, starts, steps and distance."""
+
 from functools import partial
 
 import pytest
@@ -43,59 +44,87 @@ def agree(model, x, y, eps, alpha, norm, theirs):
     ours = pgd(model, x, y, eps, alpha, STEPS, norm, seed=SEED, batch_size=BATCH)
     a, b, clean = share(model, ours, y), share(model, theirs, y), share(model, x, y)
     print(f'{norm} {eps:.4f}: clean {clean:.3f}, freqnb {a:.3f}, peer {b:.3f}')
-    assert abs(a - b) <= 1/len(x) + 1e-9 and a < clean - .05
+    assert abs(a - b) <= 1 / len(x) + 1e-9 and a < clean - 0.05
 
 
-@pytest.mark.parametrize('norm, eps', [('linf', 2/255), ('linf', 8/255), ('l2', .3)])
+@pytest.mark.parametrize('norm, eps', [('linf', 2 / 255), ('linf', 8 / 255), ('l2', 0.3)])
 def test_torchattacks(attacked, norm, eps, monkeypatch):
     torchattacks = pytest.importorskip('torchattacks')
     model, x, y = attacked
-    alpha, begin, theirs = 2.5*eps/STEPS, starts(x, eps, norm).split(BATCH), []
+    alpha, begin, theirs = 2.5 * eps / STEPS, starts(x, eps, norm).split(BATCH), []
     for images, labels, start in zip(x.split(BATCH), y.split(BATCH), begin):
-        peer = torchattacks.PGD(model, eps, alpha, STEPS) if norm == 'linf' else torchattacks.PGDL2(model, eps, alpha, STEPS)
+        peer = (
+            torchattacks.PGD(model, eps, alpha, STEPS)
+            if norm == 'linf'
+            else torchattacks.PGDL2(model, eps, alpha, STEPS)
+        )
         with monkeypatch.context() as patch:
             delta = start - images
-            if norm == 'linf': patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_(delta))
+            if norm == 'linf':
+                patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_(delta))
             else:
                 length = delta.flatten(1).norm(dim=1)
                 patch.setattr(torch.Tensor, 'normal_', lambda self, *_: self.copy_(delta))
-                patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_((length/eps).view_as(self)))
+                patch.setattr(
+                    torch.Tensor, 'uniform_', lambda self, *_: self.copy_((length / eps).view_as(self))
+                )
             theirs.append(peer(images, labels).detach())
     agree(model, x, y, eps, alpha, norm, torch.cat(theirs))
 
 
-@pytest.mark.parametrize('norm, eps', [('linf', 2/255), ('linf', 8/255), ('l2', .3)])
+@pytest.mark.parametrize('norm, eps', [('linf', 2 / 255), ('linf', 8 / 255), ('l2', 0.3)])
 def test_foolbox(attacked, norm, eps):
     foolbox = pytest.importorskip('foolbox')
     model, x, y = attacked
-    alpha, begin, theirs = 2.5*eps/STEPS, starts(x, eps, norm).split(BATCH), []
+    alpha, begin, theirs = 2.5 * eps / STEPS, starts(x, eps, norm).split(BATCH), []
     Peer = foolbox.attacks.LinfPGD if norm == 'linf' else foolbox.attacks.L2PGD
     for images, labels, start in zip(x.split(BATCH), y.split(BATCH), begin):
         peer = Peer(abs_stepsize=alpha, steps=STEPS, random_start=True)
-        peer.get_random_start = lambda x0, epsilon: type(x0)(start) if not isinstance(x0, torch.Tensor) else start
-        theirs.append(peer(foolbox.PyTorchModel(model, bounds=(0, 1), device='cpu'), images, labels, epsilons=eps)[1])
+        peer.get_random_start = lambda x0, epsilon: (
+            type(x0)(start) if not isinstance(x0, torch.Tensor) else start
+        )
+        theirs.append(
+            peer(foolbox.PyTorchModel(model, bounds=(0, 1), device='cpu'), images, labels, epsilons=eps)[1]
+        )
     agree(model, x, y, eps, alpha, norm, torch.cat(theirs))
 
 
 def surface(x, eps, norm, generator):
     "Where pyautoattack begins: on the surface of the ball, drawn anew for each batch"
     torch.manual_seed(SEED)
-    if norm == 'l2': delta = torch.randn(x.shape)
-    else: delta = 2*torch.rand(x.shape) - 1
+    if norm == 'l2':
+        delta = torch.randn(x.shape)
+    else:
+        delta = 2 * torch.rand(x.shape) - 1
     length = delta.flatten(1).norm(dim=1) if norm == 'l2' else delta.flatten(1).abs().amax(1)
-    return x + eps*delta/length.view(-1, 1, 1, 1)
+    return x + eps * delta / length.view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize('norm, eps, steps', [('linf', 2/255, 20), ('linf', 8/255, 50), ('l2', .3, 20)])
+@pytest.mark.parametrize('norm, eps, steps', [('linf', 2 / 255, 20), ('linf', 8 / 255, 50), ('l2', 0.3, 20)])
 def test_pyautoattack(attacked, norm, eps, steps, monkeypatch):
     "Robust accuracies within one image in a thousand, and not those of a shorter climb"
     autopgd = pytest.importorskip('pyautoattack.autopgd_base')
     model, x, y = attacked
     monkeypatch.setattr('freqnb.attacks.random_in_ball', surface)
     with torch.random.fork_rng():
-        peer = autopgd.APGDAttack(model, n_iter=steps, norm=norm.replace('l', 'L', 1), eps=eps, seed=SEED, loss='ce', device=torch.device('cpu'))
+        peer = autopgd.APGDAttack(
+            model,
+            n_iter=steps,
+            norm=norm.replace('l', 'L', 1),
+            eps=eps,
+            seed=SEED,
+            loss='ce',
+            device=torch.device('cpu'),
+        )
         parts = list(zip(x.split(BATCH), y.split(BATCH)))
-        ours, theirs, short = (torch.cat([attack(*part) for part in parts]) for attack in (partial(apgd, model, eps=eps, norm=norm, steps=steps), peer.perturb, partial(apgd, model, eps=eps, norm=norm, steps=3)))
+        ours, theirs, short = (
+            torch.cat([attack(*part) for part in parts])
+            for attack in (
+                partial(apgd, model, eps=eps, norm=norm, steps=steps),
+                peer.perturb,
+                partial(apgd, model, eps=eps, norm=norm, steps=3),
+            )
+        )
     a, b, c, clean = (share(model, o, y) for o in (ours, theirs, short, x))
     print(f'{norm} {eps:.4f}: clean {clean:.3f}, freqnb {a:.3f}, peer {b:.3f}, after 3 steps {c:.3f}')
-    assert abs(a - b) <= 1/len(x) + 1e-9 and a < c < clean
+    assert abs(a - b) <= 1 / len(x) + 1e-9 and a < c < clean

@@ -1,4 +1,5 @@
 """What the documents say is so: their code runs, their links lead somewhere, and the two lines are those that `.ci/run` takes."""
+
 import contextlib
 import io
 import json
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).parents[1]
-README, CONTRIBUTING = ((ROOT/name).read_text('utf-8') for name in ('README.md', 'CONTRIBUTING.md'))
-SET_UP = ['python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/freqnb reproduce',
-          "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"]
+README, CONTRIBUTING = ((ROOT / name).read_text('utf-8') for name in ('README.md', 'CONTRIBUTING.md'))
+SET_UP = [
+    'python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/freqnb reproduce',
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest",
+]
 
 
 def blocks(text, language):
@@ -22,7 +25,7 @@ def blocks(text, language):
 
 
 def test_title_and_subtitle_are_those_of_the_front_page():
-    first = json.loads((ROOT/'nbs'/'index.ipynb').read_text('utf-8'))['cells'][0]
+    first = json.loads((ROOT / 'nbs' / 'index.ipynb').read_text('utf-8'))['cells'][0]
     assert README.splitlines()[:3] == ''.join(first['source']).splitlines()
 
 
@@ -34,31 +37,42 @@ def test_two_lines_are_all_the_set_up():
 
 def test_ci_takes_those_lines(tmp_path):
     "The script runs what stands in README.md: here with a `bash` that only notes what it was asked to run"
-    script = (ROOT/'.ci'/'run').read_text()
-    assert os.access(ROOT/'.ci'/'run', os.X_OK) and 'pip install' not in script and 'set -euo pipefail' in script
-    for folder in ('.ci', 'bin'): (tmp_path/folder).mkdir()
-    (tmp_path/'.ci'/'run').write_text(script)
-    (tmp_path/'README.md').write_text(README)
+    script = (ROOT / '.ci' / 'run').read_text()
+    assert (
+        os.access(ROOT / '.ci' / 'run', os.X_OK)
+        and 'pip install' not in script
+        and 'set -euo pipefail' in script
+    )
+    for folder in ('.ci', 'bin'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / '.ci' / 'run').write_text(script)
+    (tmp_path / 'README.md').write_text(README)
     for name, text in {'bash': f'printf "%s\\n" "$2" >> {tmp_path}/seen', 'chromium': 'true'}.items():
-        (tmp_path/'bin'/name).write_text(f'#!/bin/sh\n{text}\n')
-        (tmp_path/'bin'/name).chmod(0o755)
+        (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / 'bin' / name).chmod(0o755)
     env = os.environ | dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}')
-    done = subprocess.run(['/bin/bash', tmp_path/'.ci'/'run'], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ['/bin/bash', tmp_path / '.ci' / 'run'], env=env, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path/'seen').read_text().splitlines() == SET_UP
+    assert (tmp_path / 'seen').read_text().splitlines() == SET_UP
     assert len(re.findall(r'^ +\d+ s  ', done.stdout, re.M)) == 3, 'the seconds of each step'
 
 
 def test_ci_stops_when_a_line_fails(tmp_path):
-    for folder in ('.ci', 'bin'): (tmp_path/folder).mkdir()
-    (tmp_path/'.ci'/'run').write_text((ROOT/'.ci'/'run').read_text())
-    (tmp_path/'README.md').write_text(README)
+    for folder in ('.ci', 'bin'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / '.ci' / 'run').write_text((ROOT / '.ci' / 'run').read_text())
+    (tmp_path / 'README.md').write_text(README)
     for name, text in {'bash': 'exit 3', 'chromium': 'true'}.items():
-        (tmp_path/'bin'/name).write_text(f'#!/bin/sh\n{text}\n')
-        (tmp_path/'bin'/name).chmod(0o755)
-    command, env = ['/bin/bash', tmp_path/'.ci'/'run'], os.environ | dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}')
+        (tmp_path / 'bin' / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / 'bin' / name).chmod(0o755)
+    command, env = (
+        ['/bin/bash', tmp_path / '.ci' / 'run'],
+        os.environ | dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}'),
+    )
     assert subprocess.run(command, env=env, capture_output=True, timeout=60).returncode == 3
-    (tmp_path/'README.md').write_text(README.replace(SET_UP[1], ''))
+    (tmp_path / 'README.md').write_text(README.replace(SET_UP[1], ''))
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and 'expected 2' in done.stderr
 
@@ -66,41 +80,46 @@ def test_ci_stops_when_a_line_fails(tmp_path):
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('FREQNB_HOME', str(tmp_path))
     monkeypatch.delenv('FREQNB_DEVICE', raising=False)
-    code, = blocks(README, 'python')
+    (code,) = blocks(README, 'python')
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed): exec(compile(code, 'README.md', 'exec'), {})
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, 'README.md', 'exec'), {})
     assert re.fullmatch(r'(\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]\n){3}', printed.getvalue()), printed.getvalue()
 
 
 def test_the_picture_is_what_its_lines_draw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/'nbs'/'images').mkdir(parents=True)
-    code, = blocks(CONTRIBUTING, 'python')
+    (tmp_path / 'nbs' / 'images').mkdir(parents=True)
+    (code,) = blocks(CONTRIBUTING, 'python')
     exec(compile(code, 'CONTRIBUTING.md', 'exec'), {})
-    drawn, kept = (Image.open(folder/'nbs'/'images'/'split.png').convert('RGB') for folder in (tmp_path, ROOT))
+    drawn, kept = (
+        Image.open(folder / 'nbs' / 'images' / 'split.png').convert('RGB') for folder in (tmp_path, ROOT)
+    )
     assert drawn.size == kept.size and max(ImageStat.Stat(ImageChops.difference(drawn, kept)).mean) < 4
-    assert (ROOT/'nbs'/'images'/'split.png').stat().st_size < 200_000
-    alt, = re.findall(r'!\[([^\]]+)\]\(nbs/images/split.png\)', README)
+    assert (ROOT / 'nbs' / 'images' / 'split.png').stat().st_size < 200_000
+    (alt,) = re.findall(r'!\[([^\]]+)\]\(nbs/images/split.png\)', README)
     assert len(alt) > 40
 
 
 @pytest.mark.parametrize('text', [README, CONTRIBUTING], ids=['README', 'CONTRIBUTING'])
 def test_links_lead_somewhere(text):
     links = [o for o in re.findall(r'\]\(([^)#\s]+)', text) if '://' not in o]
-    assert links and [o for o in links if not (ROOT/o).exists()] == []
+    assert links and [o for o in links if not (ROOT / o).exists()] == []
 
 
 @pytest.mark.parametrize('text', [README, CONTRIBUTING], ids=['README', 'CONTRIBUTING'])
 def test_commands_exist(text):
     "Every `freqnb ...` in the documents is a command, and its options are its own"
     from freqnb.cli import commands, parse
+
     lines = re.findall(r'(?:`|^|&& )(?:\.venv/bin/)?freqnb ([a-z][^`\n]*)', text, re.M)
     offered = commands()
     assert len(lines) >= 3 and {o.split()[0] for o in lines} <= set(offered)
-    for line in lines: parse(offered[line.split()[0]].load(), line.split()[1:])
+    for line in lines:
+        parse(offered[line.split()[0]].load(), line.split()[1:])
 
 
 @pytest.mark.parametrize('text', [README, CONTRIBUTING], ids=['README', 'CONTRIBUTING'])
 def test_modules_and_files_that_are_named_exist(text):
     named = set(re.findall(r'`((?:nbs|tests|freqnb|\.ci)/[\w./-]+)`', text))
-    assert [o for o in named if not (ROOT/o).exists()] == []
+    assert [o for o in named if not (ROOT / o).exists()] == []

@@ -1,4 +1,5 @@
 """Kill and resume for real: `kill -9` at any moment, and the run ends bit for bit like one that was left alone."""
+
 import json
 import os
 import random
@@ -12,9 +13,25 @@ import pytest
 import torch
 
 FREQNB = str(Path(sys.executable).with_name('freqnb'))
-TRAIN = [FREQNB, 'train', '--data', 'planted', '--width', '4', '--epochs', '3', '--pad', '2', '--flip', '--seed', '5', '--device', 'cpu']
+TRAIN = [
+    FREQNB,
+    'train',
+    '--data',
+    'planted',
+    '--width',
+    '4',
+    '--epochs',
+    '3',
+    '--pad',
+    '2',
+    '--flip',
+    '--seed',
+    '5',
+    '--device',
+    'cpu',
+]
 # Kills itself in the middle of writing the second checkpoint, as a power cut would.
-HALF_WRITTEN = '''
+HALF_WRITTEN = """
 import io, os, signal, sys, torch
 from freqnb import cli
 save, calls = torch.save, []
@@ -29,12 +46,14 @@ def half(state, file):
     os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half
 cli.main(sys.argv[1:])
-'''
+"""
 
 
 def environment(home):
     "A home of its own, and one thread: a few small epochs then take some seconds on a busy machine too"
-    return {k: v for k, v in os.environ.items() if not k.startswith('FREQNB_')} | dict(FREQNB_HOME=str(home), OMP_NUM_THREADS='1')
+    return {k: v for k, v in os.environ.items() if not k.startswith('FREQNB_')} | dict(
+        FREQNB_HOME=str(home), OMP_NUM_THREADS='1'
+    )
 
 
 def train(home, command=TRAIN):
@@ -44,7 +63,10 @@ def train(home, command=TRAIN):
     return done
 
 
-def start(home, command=TRAIN): return subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(home, command=TRAIN):
+    return subprocess.Popen(
+        command, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def kill(process):
@@ -53,10 +75,12 @@ def kill(process):
     return process.wait() == -signal.SIGKILL
 
 
-def checkpoints(home): return sorted(Path(home).glob('runs/*/state.pt'))
+def checkpoints(home):
+    return sorted(Path(home).glob('runs/*/state.pt'))
 
 
-def epochs_done(home): return [len(torch.load(o, weights_only=True)['history']) for o in checkpoints(home)]
+def epochs_done(home):
+    return [len(torch.load(o, weights_only=True)['history']) for o in checkpoints(home)]
 
 
 def wait_for(ready, process, seconds=120):
@@ -64,30 +88,37 @@ def wait_for(ready, process, seconds=120):
     end = time.monotonic() + seconds
     while not ready() and process.poll() is None:
         assert time.monotonic() < end, f'nothing after {seconds} seconds'
-        time.sleep(.005)
+        time.sleep(0.005)
 
 
 def check_whole(home):
     "Whatever stands in the home can be read; half a file, if there is one, hides behind a dot"
     for file in Path(home).rglob('*'):
-        if not file.is_file() or file.name.startswith('.'): continue
-        if file.suffix == '.pt': torch.load(file, weights_only=True)
-        else: json.loads(file.read_text())
+        if not file.is_file() or file.name.startswith('.'):
+            continue
+        if file.suffix == '.pt':
+            torch.load(file, weights_only=True)
+        else:
+            json.loads(file.read_text())
 
 
 def equal(a, b):
     "Whether two states are the same, tensors bit for bit"
-    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
     return a == b
 
 
 def final(home):
     "The one finished run of a home, without the time it took"
-    file, = checkpoints(home)
+    (file,) = checkpoints(home)
     state = torch.load(file, weights_only=True)
-    for epoch in state['history']: epoch.pop('seconds')
+    for epoch in state['history']:
+        epoch.pop('seconds')
     return file.parent.name, state
 
 
@@ -131,12 +162,12 @@ def test_killed_again_and_again_inside_an_epoch(whole, tmp_path):
     draw = random.Random(seed)
     process = start(tmp_path)
     wait_for(lambda: list(tmp_path.glob('runs/*/recipe.json')), process)
-    time.sleep(draw.uniform(0, .3))
+    time.sleep(draw.uniform(0, 0.3))
     assert kill(process)
     check_whole(tmp_path)
     process = start(tmp_path)
     wait_for(lambda: checkpoints(tmp_path), process)
-    time.sleep(draw.uniform(0, .8))
+    time.sleep(draw.uniform(0, 0.8))
     kill(process)
     check_whole(tmp_path)
     train(tmp_path)
@@ -154,7 +185,7 @@ def test_killed_in_the_middle_of_writing(whole, tmp_path):
 
 
 def test_the_same_line_again_loads(whole):
-    file, = checkpoints(whole)
+    (file,) = checkpoints(whole)
     before, stamp = file.read_bytes(), file.stat().st_mtime_ns
     assert 'test accuracy' in train(whole).stdout
     assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, stamp) and checkpoints(whole) == [file]
@@ -162,27 +193,48 @@ def test_the_same_line_again_loads(whole):
 
 def test_another_line_is_another_run(whole, tmp_path):
     "And its bar, with steps and the time left, goes to standard error"
-    other = [*TRAIN[:TRAIN.index('--epochs')], '--epochs', '1', *TRAIN[TRAIN.index('--epochs') + 2:]]
+    other = [*TRAIN[: TRAIN.index('--epochs')], '--epochs', '1', *TRAIN[TRAIN.index('--epochs') + 2 :]]
     done = train(tmp_path, other)
     assert final(tmp_path)[0] != final(whole)[0]
     assert 'step' in done.stderr and '<' in done.stderr and 'step' not in done.stdout
 
 
-ROBUST = [FREQNB, 'robust', '--method', 'AT-FR', '--scale', 'smoke', '--data', 'planted', '--width', '2', '--images', '512', '--epochs', '8', '--tested', '50',
-          '--seed', '5', '--device', 'cpu']
+ROBUST = [
+    FREQNB,
+    'robust',
+    '--method',
+    'AT-FR',
+    '--scale',
+    'smoke',
+    '--data',
+    'planted',
+    '--width',
+    '2',
+    '--images',
+    '512',
+    '--epochs',
+    '8',
+    '--tested',
+    '50',
+    '--seed',
+    '5',
+    '--device',
+    'cpu',
+]
 
 
 def finals(home):
     "Every run of a home (a first phase has a folder of its own), without the time it took"
     states = {file.parent.name: torch.load(file, weights_only=True) for file in checkpoints(home)}
     for state in states.values():
-        for epoch in state['history']: epoch.pop('seconds')
+        for epoch in state['history']:
+            epoch.pop('seconds')
     return states
 
 
 def test_adversarial_training_with_averaging_killed_in_both_phases(tmp_path):
     "Once before frequency regularization and averaging begin, once after: average, best epochs and history end the same"
-    whole, home = tmp_path/'whole', tmp_path/'killed'
+    whole, home = tmp_path / 'whole', tmp_path / 'killed'
     train(whole, ROBUST)
     for epochs in (2, 7):
         process = start(home, ROBUST)

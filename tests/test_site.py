@@ -1,4 +1,5 @@
 """The built site in a real browser: complete in itself, readable on a phone, alive without a kernel."""
+
 import re
 import threading
 from pathlib import Path
@@ -10,23 +11,23 @@ from freqnb.site import Page, build_site, notebooks, serve_site, strip_number
 
 ROOT = Path(__file__).parents[1]
 PHONE = dict(width=390, height=844)
-MATH_DONE = '''() => !document.querySelector('script[src*=MathJax]')
+MATH_DONE = """() => !document.querySelector('script[src*=MathJax]')
     || (window.MathJax?.Hub?.queue.pending === 0 && !document.querySelector('.MathJax_Preview:not(:empty)')
-        && document.querySelectorAll('script[type^="math/tex"]').length > 0)'''
-COUNTS = '''() => ({
+        && document.querySelectorAll('script[type^="math/tex"]').length > 0)"""
+COUNTS = """() => ({
     formulas: document.querySelectorAll('.math.inline, .math.display').length,
     typeset: document.querySelectorAll('.math.inline .MathJax, .math.display .MathJax').length,
     faults: document.querySelectorAll('.MathJax_Error, .merror, .mjx-merror').length,
     sliders: document.querySelectorAll('.freqnb-explorer input[type=range]:not(:disabled)').length,
-    nameless: document.querySelectorAll('main img:not([alt]), main img[alt=""]').length})'''
-OVERFLOW = '''() => document.documentElement.scrollWidth - document.documentElement.clientWidth'''
+    nameless: document.querySelectorAll('main img:not([alt]), main img[alt=""]').length})"""
+OVERFLOW = """() => document.documentElement.scrollWidth - document.documentElement.clientWidth"""
 
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     "The site, built once"
     pytest.importorskip('smalldocs')
-    return build_site(ROOT, tmp_path_factory.mktemp('built')/'site')
+    return build_site(ROOT, tmp_path_factory.mktemp('built') / 'site')
 
 
 @pytest.fixture(scope='module')
@@ -55,14 +56,15 @@ def facts(site, address, open_tab):
 
 
 def test_every_notebook_has_a_page_and_a_copy(site):
-    for name in notebooks(ROOT/'nbs'):
-        page = Page((site/strip_number(name)).with_suffix('.html').read_text('utf-8'))
+    for name in notebooks(ROOT / 'nbs'):
+        page = Page((site / strip_number(name)).with_suffix('.html').read_text('utf-8'))
         assert any(o.endswith(f'notebooks/{name}') for o in page.links), name
-        assert (site/'notebooks'/name).read_bytes() == (ROOT/'nbs'/name).read_bytes()
+        assert (site / 'notebooks' / name).read_bytes() == (ROOT / 'nbs' / name).read_bytes()
 
 
 def test_exported_functions_are_documented(site):
     from freqnb._modidx import d
+
     pages = {o.relative_to(site).as_posix(): Page(o.read_text('utf-8')) for o in site.rglob('*.html')}
     for module in d['syms'].values():
         for name, (link, _) in module.items():
@@ -80,7 +82,9 @@ def test_pages_load_without_errors(facts):
 
 
 def test_formulas_are_typeset(facts):
-    assert {k: (v.typeset, v.formulas, v.faults) for k, v in facts.items() if v.typeset < v.formulas or v.faults} == {}
+    assert {
+        k: (v.typeset, v.formulas, v.faults) for k, v in facts.items() if v.typeset < v.formulas or v.faults
+    } == {}
     assert sum(v.formulas for v in facts.values()) > 0
 
 
@@ -115,8 +119,10 @@ def check_explorer(page, box, name):
     assert picture.get_attribute('src') == start, f'{name}: {back} did not restore the picture'
     area = slider.bounding_box()
     place = area['x'] + area['width'] * (value - low) / (high - low)
-    target = area['x'] + area['width'] * (.05 if value > (low + high) / 2 else .95)
-    page.mouse.move(min(max(place, area['x'] + 6), area['x'] + area['width'] - 6), area['y'] + area['height'] / 2)
+    target = area['x'] + area['width'] * (0.05 if value > (low + high) / 2 else 0.95)
+    page.mouse.move(
+        min(max(place, area['x'] + 6), area['x'] + area['width'] - 6), area['y'] + area['height'] / 2
+    )
     page.mouse.down()
     page.mouse.move(target, area['y'] + area['height'] / 2, steps=8)
     page.mouse.up()

@@ -5,6 +5,7 @@
 The bytes depend on nothing but the pixels, the labels and zlib. The sha256 that it prints belongs into
 nbs/api/00_data.ipynb.
 """
+
 import gzip
 import hashlib
 import io
@@ -20,11 +21,11 @@ COUNTS = {'train': 10_000, 't10k': 2_000}
 
 def read_idx(folder: Path, name: str) -> np.ndarray:
     """The uint8 array in an IDX file, plain or gzipped."""
-    plain = folder/name
-    content = plain.read_bytes() if plain.exists() else gzip.decompress((folder/f'{name}.gz').read_bytes())
+    plain = folder / name
+    content = plain.read_bytes() if plain.exists() else gzip.decompress((folder / f'{name}.gz').read_bytes())
     rank = content[3]
-    shape = np.frombuffer(content[4:4 + 4*rank], '>u4')
-    return np.frombuffer(content, np.uint8, offset=4 + 4*rank).reshape(shape)
+    shape = np.frombuffer(content[4 : 4 + 4 * rank], '>u4')
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def pack(folder: Path) -> bytes:
@@ -52,5 +53,6 @@ def main(folder: str, output: str) -> None:
 
 
 if __name__ == '__main__':
-    if len(sys.argv) != 3: sys.exit(__doc__)
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     main(*sys.argv[1:])
