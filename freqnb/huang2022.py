@@ -24,7 +24,7 @@ from .train import Phases, Recipe, Run, adversarial_training, cross_entropy, mar
 
 # %% ../nbs/api/08_huang2022.ipynb #36b18566
 def base(
-    **changes, # Fields of `Recipe`, in place of the base experiment's; `scale` and `data` also override `FREQNB_SCALE` and `FREQNB_DATA`
+    **changes, # Fields of `Recipe`; `scale` and `data` win over `FREQNB_SCALE` and `FREQNB_DATA`
 )->Recipe: # At the scale and on the data that the reader chose
     "The training of Huang et al. 2022; its objectives are those of `rows`"
     scale = check_scale(changes.get('scale') or settings().scale or 'demo')
@@ -92,7 +92,7 @@ def robust_measures(
     recipe:Recipe, # Its scale decides the attack
     eps:float|None=None, # On the [0, 1] scale of the images; `eps_of(recipe)` when None
     n:int|None=None, # Images; 500 from laptop scale on, and fewer below, when None
-)->dict[str,Callable]: # For `fit(..., measure=...)`: 'robust accuracy', 'robust loss' and 'logit distance' of each epoch
+)->dict[str,Callable]: # For `fit`: 'robust accuracy', 'robust loss' and 'logit distance' of each epoch
     "How robust a network is to the attack it is trained against"
     n = n or by_scale(smoke=50, demo=200, laptop=500, paper=500, scale=recipe.scale)
     x, y = next(iter(valid.batches(n)))

@@ -25,7 +25,7 @@ NETWORKS = {
 # %% ../nbs/api/08_lukasik2023.ipynb #5fa751b3
 def base(
     model:Literal['resnet9', 'resnet20', 'efficientnet_b0']='resnet9', # One of `NETWORKS`
-    **changes, # Fields of `Recipe`, in place of the base experiment's; `scale` and `data` also override `FREQNB_SCALE` and `FREQNB_DATA`
+    **changes, # Fields of `Recipe`; `scale` and `data` win over `FREQNB_SCALE` and `FREQNB_DATA`
 )->Recipe: # At the scale and on the data that the reader chose
     "The base experiment of Lukasik et al. 2023"
     check_choice('model', model, NETWORKS)

@@ -13,7 +13,7 @@ from .train import Recipe
 
 # %% ../nbs/api/08_wang2020.ipynb #0c7f5621
 def base(
-    **changes, # Fields of `Recipe`, in place of the base experiment's; `scale` and `data` also override `FREQNB_SCALE` and `FREQNB_DATA`
+    **changes, # Fields of `Recipe`; `scale` and `data` win over `FREQNB_SCALE` and `FREQNB_DATA`
 )->Recipe: # At the scale and on the data that the reader chose
     "The base experiment of Wang et al. 2020, section 4.2"
     scale = check_scale(changes.get('scale') or settings().scale or 'demo')
