@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .spectrum import _dct_matrix
+from .spectrum import dct_matrix
 
 # %% ../nbs/api/05_corruptions.ipynb #d099bdd9
 STRENGTHS = dict(
@@ -584,7 +584,7 @@ def _blocks(n:int)->Tensor:
     "The orthonormal cosines of each 8 pixels of a line, `(m, n)`; up to `m`, a multiple of 8, the last pixel repeats"
     m = -(-n // 8) * 8
     return (
-        torch.block_diag(*[_dct_matrix(8)] * (m // 8))
+        torch.block_diag(*[dct_matrix(8)] * (m // 8))
         @ torch.eye(n, dtype=torch.float64)[torch.arange(m).clamp(max=n - 1)]
     )
 
