@@ -5,19 +5,22 @@
 # %% auto #0
 __all__ = ['cosine_basis', 'synthesize', 'analyze', 'DCTConv2d', 'DCTSignalConv2d', 'Conversion', 'convolutions', 'to_dct',
            'fold', 'plain_state', 'dct_coefficients', 'first_convolution', 'smooth', 'smooth_kernels',
-           'kernel_spectrum', 'high_share']
+           'kernel_spectrum', 'high_share', 'folded_batch_norm']
 
 # %% ../nbs/api/02_layers.ipynb #c867875b
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, partial
 
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .spectrum import dct_basis
 
@@ -27,14 +30,16 @@ def cosine_basis(
     norm:str='l1', # 'l1': each element divided by its L1 norm, as in the paper; 'ortho': orthonormal
 )->Tensor: # `(height*width, height*width)`, float64: coefficients, then pixels
     "The cosine basis of a kernel size, as a matrix"
-    return dct_basis(*kernel, norm).flatten(2).flatten(0, 1)
+    elements = dct_basis(*kernel, norm)
+    return elements.flatten(2).flatten(0, 1)
 
 # %% ../nbs/api/02_layers.ipynb #6c773f76
 def _apply(matrix:Tensor, kernels:Tensor)->Tensor:
     "Multiply the last two axes of `kernels`, taken as one, by a matrix; the result is channels-last"
     out, inputs, h, w = kernels.shape
     flat = kernels.permute(0, 2, 3, 1).reshape(out, h * w, inputs)
-    return (matrix @ flat).view(out, h, w, inputs).permute(0, 3, 1, 2)
+    product = matrix @ flat
+    return product.view(out, h, w, inputs).permute(0, 3, 1, 2)
 
 # %% ../nbs/api/02_layers.ipynb #ec304ef0
 def synthesize(
@@ -52,7 +57,8 @@ def analyze(
 )->Tensor: # Coefficients `(out, in, height, width)`, computed in float64
     "The coefficients whose cosines sum to `weight`"
     basis = basis.double()
-    return _apply(basis / basis.square().sum(1, keepdim=True), weight.double()).to(weight.dtype)
+    energy = basis.square().sum(1, keepdim=True)
+    return _apply(basis / energy, weight.double()).to(weight.dtype)
 
 # %% ../nbs/api/02_layers.ipynb #8170bb6b
 class DCTConv2d(nn.Conv2d):
@@ -94,32 +100,36 @@ class DCTConv2d(nn.Conv2d):
     def extra_repr(self)->str: return f'{super().extra_repr()}, norm={self.norm}'
 
 # %% ../nbs/api/02_layers.ipynb #0f3bb959
+def _renamed(tensors:dict, old:str, new:str)->dict:
+    "The same tensors in the same order, one under another name"
+    return {new if name == old else name: value for name, value in tensors.items()}
+
+# %% ../nbs/api/02_layers.ipynb #fba6ec18
 def _to_cosines(layer:nn.Conv2d, kind:type, norm:str, known:dict)->nn.Conv2d:
-    "Give a convolution coefficients in place of its weight, and the class `kind`; `known` keeps shared weights shared"
+    "Give a convolution coefficients and the class `kind`; `known` keeps shared weights shared"
     weight = layer._parameters['weight']
     basis = cosine_basis(layer.kernel_size, norm)
     if id(weight) not in known:
-        coefficients = analyze(weight.detach(), basis.to(weight.device)).contiguous(
-            memory_format=torch.channels_last
-        )
+        coefficients = analyze(weight.detach(), basis.to(weight.device))
+        coefficients = coefficients.contiguous(memory_format=torch.channels_last)
         known[id(weight)] = weight, nn.Parameter(coefficients, weight.requires_grad)
-    layer._parameters = {
-        'coefficients' if name == 'weight' else name: value for name, value in layer._parameters.items()
-    }
-    layer._parameters['coefficients'], layer.norm, layer.__class__ = known[id(weight)][1], norm, kind
+
+    layer._parameters = _renamed(layer._parameters, 'weight', 'coefficients')
+    layer._parameters['coefficients'] = known[id(weight)][1]
+    layer.norm = norm
+    layer.__class__ = kind
     layer.register_buffer('basis', basis.to(weight))
     return layer
 
 # %% ../nbs/api/02_layers.ipynb #558dd1cb
 def _to_weights(layer:DCTConv2d, known:dict)->nn.Conv2d:
-    "The same layer with a weight in place of its coefficients, and the class it had before; `known` keeps shared weights shared"
+    "The same layer with a weight, and the class it had before; `known` keeps shared weights shared"
     coefficients, basis = layer.coefficients, layer.basis
     if id(coefficients) not in known:
         weight = synthesize(coefficients.detach().double(), basis.double()).to(coefficients.dtype)
         known[id(coefficients)] = coefficients, nn.Parameter(weight, coefficients.requires_grad)
-    layer._parameters = {
-        'weight' if name == 'coefficients' else name: value for name, value in layer._parameters.items()
-    }
+
+    layer._parameters = _renamed(layer._parameters, 'coefficients', 'weight')
     layer._buffers = {name: value for name, value in layer._buffers.items() if name != 'basis'}
     layer.__class__ = next(kind for kind in type(layer).__mro__ if not issubclass(kind, DCTConv2d))
     del layer.norm
@@ -147,40 +157,52 @@ def reset_parameters(self:DCTConv2d)->None:
     _set_weight(self, plain.weight)
 
 # %% ../nbs/api/02_layers.ipynb #3a8540f1
+def _given_weight(state:dict, prefix:str, own:Tensor)->Tensor|None:
+    "The weight that a state holds, plain or in another basis; None where it holds coefficients of `own`"
+    coefficients, basis = state.get(f'{prefix}coefficients'), state.get(f'{prefix}basis')
+    weight = state.pop(f'{prefix}weight', None)
+    if weight is not None or coefficients is None or basis is None:
+        return weight
+    if basis.shape == own.shape and torch.equal(basis.to(own), own):
+        return None
+    return synthesize(coefficients.double(), basis.double())
+
+# %% ../nbs/api/02_layers.ipynb #daebc740
 @patch
 def _load_from_state_dict(self:DCTConv2d, state_dict:dict, prefix:str, *more)->None:
     "Load a state of this layer, of a plain convolution, or of another basis"
-    weight, coefficients, basis = (f'{prefix}{name}' for name in ('weight', 'coefficients', 'basis'))
-    given, own = state_dict.pop(weight, None), cosine_basis(self.kernel_size, self.norm).to(self.basis.dtype)
-    found = state_dict.get(coefficients) if given is None else given
-    if given is None and all(name in state_dict for name in (coefficients, basis)):
-        same = state_dict[basis].shape == own.shape and torch.equal(state_dict[basis].to(own), own)
-        given = None if same else synthesize(found.double(), state_dict[basis].double())
+    coefficients = f'{prefix}coefficients'
+    own = cosine_basis(self.kernel_size, self.norm).to(self.basis.dtype)
+    found = state_dict.get(f'{prefix}weight', state_dict.get(coefficients))
+    given = _given_weight(state_dict, prefix, own)
     if given is not None:
         fits = given.shape == self.coefficients.shape
         state_dict[coefficients] = analyze(given, own.to(given.device)).to(found.dtype) if fits else given
-        state_dict[basis] = own.to(given.device)
+        state_dict[f'{prefix}basis'] = own.to(given.device)
     nn.Conv2d._load_from_state_dict(self, state_dict, prefix, *more)
 
 # %% ../nbs/api/02_layers.ipynb #867d07ba
 class DCTSignalConv2d(DCTConv2d):
-    "`DCTConv2d` by the name of signal decomposition (SD, Lukasik et al. 2023, section 3), with its two steps as a check"
+    "`DCTConv2d` as signal decomposition (SD, Lukasik et al. 2023, section 3), with its two steps as a check"
     def two_step(self,
         x:Tensor, # `(N, in, H, W)`
     )->Tensor: # `(N, out, H', W')`, equal to what the layer returns
         "Filter each channel with every cosine, then sum with a 1 x 1 convolution"
         if type(self).forward is not nn.Conv2d.forward:
+            name = type(self).__name__
             raise ValueError(
-                f'{type(self).__name__} has a way of convolving of its own; two_step knows only that of nn.Conv2d'
+                f'{name} has a way of convolving of its own; two_step knows only that of nn.Conv2d'
             )
-        elements, padding = self.basis.view(-1, 1, *self.kernel_size), self.padding
+        padding = self.padding
         if self.padding_mode != 'zeros':
-            x, padding = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+
+        elements = self.basis.view(-1, 1, *self.kernel_size)
         filters = elements.repeat(self.in_channels, 1, 1, 1)
         filtered = F.conv2d(x, filters, None, self.stride, padding, self.dilation, self.in_channels)
-        return F.conv2d(
-            filtered, self.coefficients.flatten(1)[..., None, None], self.bias, groups=self.groups
-        )
+        pointwise = self.coefficients.flatten(1)[..., None, None]
+        return F.conv2d(filtered, pointwise, self.bias, groups=self.groups)
 
 # %% ../nbs/api/02_layers.ipynb #78af4cb5
 @dataclass(frozen=True)
@@ -191,21 +213,29 @@ class Conversion:
     left:dict[str,str] # Why each other convolution was not, by name
 
     def __str__(self):
-        total, sizes = len(self.changed) + len(self.left), Counter(self.changed.values())
-        done = ', '.join(f'{n} of {size}' for size, n in sizes.items())
-        reasons = ', '.join(f'{n} {reason}' for reason, n in Counter(self.left.values()).items())
-        return (
-            f'{len(self.changed)} of {total} convolutions became {self.became}'
-            + (f': {done}' if done else '')
-            + (f'; left alone: {reasons}' if reasons else '')
-        )
+        total = len(self.changed) + len(self.left)
+        sizes = [f'{n} of {size}' for size, n in Counter(self.changed.values()).items()]
+        reasons = [f'{n} {reason}' for reason, n in Counter(self.left.values()).items()]
+
+        text = f'{len(self.changed)} of {total} convolutions became {self.became}'
+        if sizes:
+            text += f': {", ".join(sizes)}'
+        if reasons:
+            text += f'; left alone: {", ".join(reasons)}'
+        return text
 
 # %% ../nbs/api/02_layers.ipynb #678a260e
 def convolutions(
     model:nn.Module, # Any network
 )->dict[str,nn.Conv2d]: # The layers by name, in the order of `named_modules`
     "The two-dimensional convolutions of a network"
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+
+# %% ../nbs/api/02_layers.ipynb #59a434bc
+def _size(layer:nn.Conv2d)->str:
+    "The kernel size, as people write it"
+    return ' x '.join(map(str, layer.kernel_size))
 
 # %% ../nbs/api/02_layers.ipynb #732364e2
 def _why_left(layer:nn.Conv2d)->str:
@@ -220,10 +250,13 @@ def _why_left(layer:nn.Conv2d)->str:
     return '' if weight.is_floating_point() else f'of {weight.dtype}'
 
 # %% ../nbs/api/02_layers.ipynb #29014b84
-@lru_cache(maxsize=None)
+@cache
 def _cosine_kind(kind:type, layer:type)->type:
     "The class of a convolution of class `kind` after its conversion"
-    return layer if kind is nn.Conv2d else type(f'{layer.__name__}_{kind.__name__}', (layer, kind), {})
+    if kind is nn.Conv2d:
+        return layer
+    name = f'{layer.__name__}_{kind.__name__}'
+    return type(name, (layer, kind), {})
 
 # %% ../nbs/api/02_layers.ipynb #37520af8
 def to_dct(
@@ -236,14 +269,15 @@ def to_dct(
     "Put the convolutions of a network into the cosine basis (Lukasik et al. 2023, section 3)"
     if not (isinstance(layer, type) and issubclass(layer, DCTConv2d)):
         raise ValueError(f'layer is DCTConv2d or DCTSignalConv2d, got {layer!r}')
-    model, known, changed, left = model if inplace else copy.deepcopy(model), {}, {}, {}
+    model = model if inplace else copy.deepcopy(model)
+    known, changed, left = {}, {}, {}
     for name, module in convolutions(model).items():
         reason = _why_left(module) or ('' if where(name, module) else 'by your choice')
         if reason:
             left[name] = reason
         else:
             _to_cosines(module, _cosine_kind(type(module), layer), norm, known)
-            changed[name] = ' x '.join(map(str, module.kernel_size))
+            changed[name] = _size(module)
     model.conversion = Conversion(layer.__name__, changed, left)
     return model
 
@@ -251,34 +285,40 @@ def to_dct(
 def fold(
     model:nn.Module, # A network with `DCTConv2d` or `DCTSignalConv2d` layers
     inplace:bool=False, # Change `model` itself
-)->nn.Module: # A network of plain convolutions that computes the same; its attribute `conversion` says what was changed
+)->nn.Module: # Plain convolutions that compute the same; its attribute `conversion` says what was changed
     "Turn cosine convolutions into the plain ones they equal"
-    model, known, changed, left = model if inplace else copy.deepcopy(model), {}, {}, {}
+    model = model if inplace else copy.deepcopy(model)
+    known, changed, left = {}, {}, {}
     for name, module in convolutions(model).items():
         if isinstance(module, DCTConv2d):
-            changed[name] = ' x '.join(map(str, _to_weights(module, known).kernel_size))
+            changed[name] = _size(_to_weights(module, known))
         else:
             left[name] = 'plain already'
     model.conversion = Conversion('nn.Conv2d', changed, left)
     return model
 
 # %% ../nbs/api/02_layers.ipynb #42cbe9b6
+def _sibling(name:str, last:str)->str:
+    "The name of another tensor of the same layer"
+    stem = name.rpartition('.')[0]
+    return f'{stem}.{last}' if stem else last
+
+# %% ../nbs/api/02_layers.ipynb #2d26bdfb
 def plain_state(
     state:Mapping[str,Tensor], # A `state_dict` of a network with cosine layers, of either kind and basis
 )->dict[str,Tensor]: # The state of the same network with plain convolutions
     "Replace the coefficients in a state by weights"
     plain = {}
     for name, value in state.items():
-        stem, _, last = name.rpartition('.')
-        prefix = f'{stem}.' if stem else ''
-        if last == 'basis' and f'{prefix}coefficients' in state:
+        last = name.rpartition('.')[2]
+        basis = state.get(_sibling(name, 'basis'))
+        if last == 'basis' and _sibling(name, 'coefficients') in state:
             continue
-        if last == 'coefficients' and f'{prefix}basis' in state:
-            name, value = (
-                f'{prefix}weight',
-                synthesize(value.double(), state[f'{prefix}basis'].double()).to(value.dtype),
-            )
-        plain[name] = value
+        if last == 'coefficients' and basis is not None:
+            weight = synthesize(value.double(), basis.double())
+            plain[_sibling(name, 'weight')] = weight.to(value.dtype)
+        else:
+            plain[name] = value
     return plain
 
 # %% ../nbs/api/02_layers.ipynb #3aedafbe
@@ -289,7 +329,9 @@ def dct_coefficients(
     "The cosine coefficients of a convolution's weight"
     if isinstance(layer, DCTConv2d) and layer.norm == norm:
         return layer.coefficients
-    return analyze(layer.weight, cosine_basis(layer.kernel_size, norm).to(layer.weight.device))
+    weight = layer.weight
+    basis = cosine_basis(layer.kernel_size, norm)
+    return analyze(weight, basis.to(weight.device))
 
 # %% ../nbs/api/02_layers.ipynb #bd0bd296
 def first_convolution(
@@ -304,34 +346,35 @@ def first_convolution(
 # %% ../nbs/api/02_layers.ipynb #46e0215d
 def smooth(
     weight:Tensor, # Kernels `(out, in, height, width)`
-    rho:float, # How much of each neighbour is added; 0 changes nothing
+    rho:float, # How much of each neighbor is added; 0 changes nothing
     normalize:bool=False, # Divide by `1 + 8*rho`, so that a constant kernel stays as it is
 )->Tensor: # Smoothed kernels, same shape
-    "Add to each weight the sum of its eight neighbours, the edge repeated (Wang et al. 2020, equation 3)"
+    "Add to each weight the sum of its eight neighbors, the edge repeated (Wang et al. 2020, equation 3)"
     if not 0 <= rho < float('inf'):
-        raise ValueError(f'rho is a finite number >= 0, got {rho!r}')
+        raise ValueError(f'rho is {rho!r}; expected a finite number >= 0')
     if weight.ndim != 4:
         raise ValueError(f'expected kernels (out, in, height, width), got shape {tuple(weight.shape)}')
+
     height, width = weight.shape[-2:]
     padded = F.pad(weight, (1, 1, 1, 1), mode='replicate')
-    around = sum(padded[..., i : i + height, j : j + width] for i in range(3) for j in range(3))
+    shifts = [(i, j) for i in range(3) for j in range(3)]
+    around = sum(padded[..., i : i + height, j : j + width] for i, j in shifts)
     smoothed = weight + rho * (around - weight)
     return smoothed / (1 + 8 * rho) if normalize else smoothed
 
 # %% ../nbs/api/02_layers.ipynb #a5976678
 def smooth_kernels(
     model:nn.Module, # A trained network; it stays as it is
-    rho:float, # How much of each neighbour is added; 0 changes nothing
+    rho:float, # How much of each neighbor is added; 0 changes nothing
     normalize:bool=False, # Divide by `1 + 8*rho`: smooth without amplifying
     layer:str|None=None, # Name of the convolution, such as 'stem.conv'; the first one when None
 )->nn.Module: # A copy with smoothed kernels
-    "A copy of `model` with the kernels of one convolution smoothed, without any training (Wang et al. 2020, section 6.3)"
+    "A copy of `model` with the kernels of one convolution smoothed, untrained (Wang et al. 2020, section 6.3)"
     smoothed = copy.deepcopy(model)
     target = first_convolution(smoothed) if layer is None else dict(smoothed.named_modules()).get(layer)
     if not isinstance(target, nn.Conv2d):
-        raise ValueError(
-            f'{layer!r} is no convolution of this network; there are {", ".join(convolutions(model))}'
-        )
+        known = ', '.join(convolutions(model))
+        raise ValueError(f'layer is {layer!r}; expected one of {known}')
     _set_weight(target, smooth(target.weight, rho, normalize))
     return smoothed
 
@@ -341,9 +384,11 @@ def kernel_spectrum(
     size:int=32, # Side of the grid of frequencies
 )->Tensor: # Squared magnitudes `(out, in, size, size)`, zero frequency in the middle
     "The energy of each kernel at each frequency"
-    if max(weight.shape[-2:]) > size:
-        raise ValueError(f'size {size} is smaller than the kernels, {tuple(weight.shape[-2:])}')
-    return torch.fft.fftshift(torch.fft.fft2(weight.float(), s=(size, size)), dim=(-2, -1)).abs().square()
+    kernel = tuple(weight.shape[-2:])
+    if max(kernel) > size:
+        raise ValueError(f'size {size} is smaller than the kernels, {kernel}')
+    spectrum = torch.fft.fft2(weight.float(), s=(size, size))
+    return torch.fft.fftshift(spectrum, dim=(-2, -1)).abs().square()
 
 # %% ../nbs/api/02_layers.ipynb #2dd4a878
 def high_share(
@@ -352,7 +397,117 @@ def high_share(
     size:int=32, # Side of the grid of frequencies
 )->Tensor: # One share for each output channel `(out,)`, in [0, 1]
     "How much of the energy of each filter lies at high frequencies"
-    frequency = torch.fft.fftshift(torch.fft.fftfreq(size)).to(weight.device)
-    high = (frequency[:, None].square() + frequency.square()).sqrt() > radius
+    frequency = torch.fft.fftfreq(size)
+    frequency = torch.fft.fftshift(frequency).to(weight.device)
+    distance = (frequency[:, None].square() + frequency.square()).sqrt()
+
     energy = kernel_spectrum(weight, size).sum(1)
-    return (energy * high).sum((-2, -1)) / energy.sum((-2, -1)).clamp_min(torch.finfo(energy.dtype).tiny)
+    high = (energy * (distance > radius)).sum((-2, -1))
+    total = energy.sum((-2, -1))
+    return high / total.clamp_min(torch.finfo(energy.dtype).tiny)
+
+# %% ../nbs/api/02_layers.ipynb #660cd4a9
+_FOLDABLE = (nn.Conv2d, DCTConv2d, DCTSignalConv2d)
+
+# %% ../nbs/api/02_layers.ipynb #4c6baf25
+def _tensors(*modules:nn.Module)->list[Tensor]:
+    "Parameters and buffers of their own"
+    tensors = []
+    for module in modules:
+        tensors += [*module._parameters.values(), *module._buffers.values()]
+    return [o for o in tensors if o is not None]
+
+# %% ../nbs/api/02_layers.ipynb #ea2d7f75
+def _plainly_called(module:nn.Module)->bool:
+    "No hook, no `forward` of its own: its class says all it does"
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return 'forward' not in vars(module) and not any(hooks)
+
+# %% ../nbs/api/02_layers.ipynb #6c119fb4
+def _folds(conv:Callable, norm:nn.Module)->bool:
+    "Whether a normalization can be part of the convolution in front of it"
+    if type(conv) not in _FOLDABLE or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+        return False
+
+    tensors = [o for o in _tensors(conv, norm) if o.is_floating_point()]
+    alike = len({(o.dtype, o.device) for o in tensors}) == 1
+    usable = alike and not any(o.is_inference() for o in tensors)
+    fits = not norm.training and conv.out_channels == norm.num_features
+    return usable and fits and _plainly_called(conv) and _plainly_called(norm)
+
+# %% ../nbs/api/02_layers.ipynb #d9645712
+class _Folded:
+    "A convolution and its normalization in one, as long as nobody changes them"
+    def __init__(self, conv:nn.Conv2d, norm:nn.BatchNorm2d):
+        self.conv, self.norm = conv, norm
+        self.kept = _tensors(conv, norm)
+        self.state = self._state()
+        statistics = norm.running_mean, norm.running_var, norm.eps
+        with torch.no_grad():
+            fused = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+        self.weight, self.bias = (o.detach() for o in fused)
+
+    def _state(self)->tuple:
+        "Changes whenever a tensor is replaced or written to"
+        versions = ((id(o), o._version) for o in _tensors(self.conv, self.norm))
+        return self.norm.training, *versions
+
+    def __call__(self, x:Tensor)->Tensor:
+        if self._state() == self.state:
+            return self.conv._conv_forward(x, self.weight, self.bias)
+        return self.norm(self.conv(x))
+
+# %% ../nbs/api/02_layers.ipynb #ed94cae1
+def _folded_calls(layers:nn.Sequential)->list[Callable]: # As many as `layers` where nothing folds
+    "What to call in turn in place of the layers"
+    calls = []
+    for layer in layers:
+        if calls and _folds(calls[-1], layer):
+            calls[-1] = _Folded(calls[-1], layer)
+        else:
+            calls.append(layer)
+    return calls
+
+# %% ../nbs/api/02_layers.ipynb #68353e8a
+def _call_in_turn(calls:Sequence[Callable], x:Tensor)->Tensor:
+    "What `nn.Sequential` does"
+    for call in calls:
+        x = call(x)
+    return x
+
+# %% ../nbs/api/02_layers.ipynb #b0bfc62c
+_ELSEWHERE = ('torch.nn.parallel', 'torch.distributed', 'torch._dynamo')
+
+# %% ../nbs/api/02_layers.ipynb #d7efe012
+def _runs_here(model:nn.Module)->bool:
+    "Whether every module runs as its class says, where it is"
+    modules = list(model.modules())
+    homes = {base.__module__ for module in modules for base in type(module).__mro__}
+    elsewhere = any(home.startswith(_ELSEWHERE) for home in homes)
+    compiled = any(module._compiled_call_impl is not None for module in modules)
+    return not (compiled or elsewhere or _has_any_global_hook())
+
+# %% ../nbs/api/02_layers.ipynb #b0e7dabe
+@contextmanager
+def folded_batch_norm(
+    model:nn.Module, # A network in evaluation mode
+)->Iterator[None]:
+    "Inside the block, batch normalization is part of the convolution in front of it, wherever that is the same"
+    modules = model.modules() if _runs_here(model) else ()
+    sequences = [o for o in modules if type(o) is nn.Sequential and 'forward' not in vars(o)]
+    changed = []
+    try:
+        for sequence in sequences:
+            calls = _folded_calls(sequence)
+            if len(calls) < len(sequence):
+                sequence.forward = partial(_call_in_turn, calls)
+                changed.append(sequence)
+        yield
+    finally:
+        for sequence in changed:
+            del sequence.forward
