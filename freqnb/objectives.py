@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attacks import divergence as kl_divergence
 from .basics import Attack, Network
+from .losses import kl_divergence
 
-# %% ../nbs/api/02_objectives.ipynb #5b768d99
+# %% ../nbs/api/02_objectives.ipynb #07946b13
 Objective = Callable[
     ..., tuple[Tensor, Tensor]
 ]  # `(model, x, y, label_smoothing=0.)` to a loss and logits `(B, K)`
@@ -130,7 +130,7 @@ def awp(
     gamma:float, # Length of the step, as a share of each tensor's
 )->Network: # The network with other weights, whose gradients are those of `model`'s own
     "Adversarial weight perturbation: a network after one step up the loss (Wu et al. 2020, equations 8 and 10)"
-    weights = {name: p for name, p in model.named_parameters() if p.ndim > 1}
+    weights = {name: p for name, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def unchanged(images):
@@ -198,7 +198,7 @@ def first_epoch(
     "The epoch, counted from zero, at which a share of the epochs has passed"
     return math.ceil(share * epochs - 1e-9)
 
-# %% ../nbs/api/02_objectives.ipynb #36cc2be0
+# %% ../nbs/api/02_objectives.ipynb #516916dc
 def takes_label_smoothing(
     objective:Objective|Phases, # A function or a `partial` of one; or two of them
 )->bool: # False where it does not know the word, or where it was fixed by a `partial`
@@ -212,7 +212,7 @@ def takes_label_smoothing(
         return False
     return 'label_smoothing' in inspect.signature(objective).parameters
 
-# %% ../nbs/api/02_objectives.ipynb #a214d29a
+# %% ../nbs/api/02_objectives.ipynb #a8ddd8ad
 def with_label_smoothing(
     objective:Objective, # A function or a `partial` of one
     label_smoothing:float, # Share of each label that is spread over all classes, in [0, 1]
@@ -243,7 +243,7 @@ def describe_objective(
         )
     return name
 
-# %% ../nbs/api/02_objectives.ipynb #3360d57b
+# %% ../nbs/api/02_objectives.ipynb #ff89a647
 def _describe(value:object)->str:
     "A setting of an objective in words"
     return describe_objective(value) if callable(value) else str(value)
