@@ -1,4 +1,4 @@
-"""The common corruptions: their laws for any images, and each type against its definition, image by image, in NumPy, SciPy and Pillow."""
+"""The common corruptions: laws for any images, and each type against its definition in NumPy, SciPy and Pillow."""
 
 import io
 import math
@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib import cbook
 from PIL import Image
 from scipy import ndimage
@@ -18,13 +19,13 @@ from freqnb.corruptions import (
     KINDS,
     STRENGTHS,
     Draws,
-    _ice,
     corrupt,
     corrupted,
     corrupted_arrays,
 )
 from freqnb.data import load
 from freqnb.evaluate import corruption_accuracy
+from freqnb.weather import procedural_ice
 
 NAMES = list(CORRUPTIONS)
 RANDOM = {
@@ -59,14 +60,14 @@ def photo():
 
 
 @pytest.fixture(scope='module')
-def colours(photo):
+def colors(photo):
     "64 crops of 3 x 32 x 32, in steps of 1/255"
     crops = [photo[:, i : i + 128, j : j + 128] for i in range(0, 472, 59) for j in range(0, 384, 48)]
     return torch.nn.functional.interpolate(torch.stack(crops), 32, mode='area').mul(255).round() / 255
 
 
 @pytest.fixture(scope='module')
-def greys():
+def grays():
     return load('fashion_mnist_mini').test.take(100).float()
 
 
@@ -145,8 +146,8 @@ def test_extreme_and_large_images(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_seeds(name, colours):
-    same = torch.equal(corrupt(colours, name, 5, 0), corrupt(colours, name, 5, 1))
+def test_seeds(name, colors):
+    same = torch.equal(corrupt(colors, name, 5, 0), corrupt(colors, name, 5, 1))
     assert same == (name not in RANDOM)
 
 
@@ -158,35 +159,35 @@ def test_images_meet_different_random_numbers(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_an_image_does_not_feel_those_after_it(name, colours):
-    apart = (corrupt(colours, name, 3)[:21] - corrupt(colours[:21], name, 3)).abs()
+def test_an_image_does_not_feel_those_after_it(name, colors):
+    apart = (corrupt(colors, name, 3)[:21] - corrupt(colors[:21], name, 3)).abs()
     assert (apart > 1e-5).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_layout_does_not_matter(name, colours):
-    strided = colours.to(memory_format=torch.channels_last)
-    assert (corrupt(strided, name, 3) - corrupt(colours, name, 3)).abs().gt(1e-5).float().mean() < 1e-3
+def test_layout_does_not_matter(name, colors):
+    strided = colors.to(memory_format=torch.channels_last)
+    assert (corrupt(strided, name, 3) - corrupt(colors, name, 3)).abs().gt(1e-5).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize('threads', [1, 2, 3])
-def test_threads_and_modes_do_not_matter(threads, colours):
-    expected, before = corrupt(colours.repeat(3, 1, 1, 1), 'elastic_transform'), torch.get_num_threads()
+def test_threads_and_modes_do_not_matter(threads, colors):
+    expected, before = corrupt(colors.repeat(3, 1, 1, 1), 'elastic_transform'), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            out = corrupt(colours.repeat(3, 1, 1, 1), 'elastic_transform')
+            out = corrupt(colors.repeat(3, 1, 1, 1), 'elastic_transform')
         assert torch.get_num_threads() == threads and torch.is_grad_enabled() and not out.requires_grad
     finally:
         torch.set_num_threads(before)
     assert (out - expected).abs().max() < 1e-5
-    assert not corrupt(colours[:2].clone().requires_grad_(), 'fog').requires_grad
+    assert not corrupt(colors[:2].clone().requires_grad_(), 'fog').requires_grad
 
 
 @pytest.mark.parametrize(
     'arguments, words',
     [
-        (dict(name='rain'), "'rain'; there are gaussian_noise"),
+        (dict(name='rain'), "'rain'; expected one of gaussian_noise"),
         (dict(severity=0), 'severity is 0'),
         (dict(severity=6), 'severity is 6'),
         (dict(severity=2.5), 'severity is 2.5'),
@@ -209,9 +210,13 @@ def test_bad_input(arguments, words):
 
 
 # Severity. The distance is the root mean square change. It has no order where the published constants have none:
-# saturate loses saturation at 1 and 2 and gains it at 3 to 5; elastic_transform trades the affine map, which moves most, for detail;
-# spatter is water up to 3 and mud from 4; snow trades the number of flakes for their size; glass_blur at 4 blurs less than at 3 but twice;
-# frost at 4 takes light from the image and adds none. Motion at 3 and 4 has one width and two lengths of a kernel that is nearly 0 at both ends.
+# - saturate loses saturation at 1 and 2 and gains it at 3 to 5;
+# - elastic_transform trades the affine map, which moves most, for detail;
+# - spatter is water up to 3 and mud from 4;
+# - snow trades the number of flakes for their size;
+# - glass_blur at 4 blurs less than at 3 but twice;
+# - frost at 4 takes light from the image and adds none.
+# Motion at 3 and 4 has one width and two lengths of a kernel that is nearly 0 at both ends.
 UNORDERED = ('spatter', 'snow', 'glass_blur', 'frost')
 ORDERED = [o for o in NAMES if o not in (*UNORDERED, 'saturate', 'elastic_transform')]
 
@@ -221,32 +226,32 @@ def distances(x, name):
 
 
 @pytest.mark.parametrize('name', ORDERED)
-def test_severity_grows(name, colours, greys):
-    for x in (colours, greys):
+def test_severity_grows(name, colors, grays):
+    for x in (colors, grays):
         assert (
             np.all(np.diff(distances(x, name)) > -1e-6) and np.sum(np.diff(distances(x, name)) > 1e-6) >= 3
         ), distances(x, name)
 
 
 @pytest.mark.parametrize('name', UNORDERED)
-def test_the_last_severity_is_worse_than_the_first(name, colours, greys):
-    for x in (colours, greys):
+def test_the_last_severity_is_worse_than_the_first(name, colors, grays):
+    for x in (colors, grays):
         assert distances(x, name)[4] > distances(x, name)[0] > 0, distances(x, name)
 
 
-def test_elastic_images_bend_less_as_a_whole(colours, greys):
-    for x in (colours, greys):
+def test_elastic_images_bend_less_as_a_whole(colors, grays):
+    for x in (colors, grays):
         assert distances(x, 'elastic_transform')[0] > distances(x, 'elastic_transform')[4] > 0
 
 
-def test_saturation_goes_both_ways(colours, greys):
+def test_saturation_goes_both_ways(colors, grays):
 
     def saturation(x):
         return (1 - x.amin(1) / x.amax(1).clamp(min=1e-6)).mean()
 
-    values = [saturation(corrupt(colours, 'saturate', o)) for o in (2, 1, 3, 4, 5)]
-    assert values[0] < values[1] < saturation(colours) < values[2] < values[3] < values[4]
-    assert distances(greys, 'saturate') == [0] * 5
+    values = [saturation(corrupt(colors, 'saturate', o)) for o in (2, 1, 3, 4, 5)]
+    assert values[0] < values[1] < saturation(colors) < values[2] < values[3] < values[4]
+    assert distances(grays, 'saturate') == [0] * 5
 
 
 # Definitions
@@ -265,13 +270,13 @@ def per_channel(x, change):
 
 
 def close(name, severity, x, expected, tolerance=2e-5, wrong=0.0, worst=1.0):
-    "All but a share of the pixels agree, and the others differ little: a rounding to 8 bits that fell to the other side"
+    "All but a share of the pixels agree; the others differ little, by a rounding to 8 bits that fell to the other side"
     apart = (corrupt(x, name, severity).double() - expected.clamp(0, 1)).abs()
     assert apart.max() <= worst, apart.max()
     assert (apart > tolerance).double().mean() <= wrong, (apart.max(), (apart > tolerance).double().mean())
 
 
-every_size = pytest.mark.parametrize('images', ['colours', 'greys', 'large'])
+every_size = pytest.mark.parametrize('images', ['colors', 'grays', 'large'])
 every_severity = pytest.mark.parametrize('severity', range(1, 6))
 
 
@@ -343,7 +348,7 @@ def test_defocus_blur(x, severity):
 @every_size
 @every_severity
 def test_glass_blur(x, severity):
-    "A view is a view: the second assignment of the released swap copies what the first has written, so a pixel copies its neighbour"
+    "The second assignment of the released swap copies what the first has written, so a pixel copies its neighbor"
     sigma, reach, times = constants('glass_blur', severity, x)
     x, draws, expected = x[:2], draws_of('glass_blur', x[:2]), []
     offsets = [draws.whole((2 * reach) ** 2, *x.shape[2:]).numpy() for _ in range(times)]
@@ -429,28 +434,29 @@ def test_snow(x, severity):
     close('snow', severity, x, torch.from_numpy(np.stack(expected)), wrong=0.005, worst=1.01 / 255)
 
 
+def fill(field, steps, rows, columns, neighbors):
+    "Each point of `rows` and `columns` becomes the mean of its neighbors and a random step"
+    size = field.shape[1]
+    for i, r in enumerate(rows):
+        for j, c in enumerate(columns):
+            beside = [field[:, (r + a) % size, (c + b) % size] for a, b in neighbors]
+            field[:, r, c] = np.mean(beside, 0) + steps[:, i, j]
+
+
 def landscape(draws, h, w, decay):
     "The diamond-square method, point by point; random numbers in the order of the tensors"
     size = step = 2 ** math.ceil(math.log2(max(h, w, 2)))
     field, jump = np.zeros((draws.n, size, size)), 100.0
     while step > 1:
         half = step // 2
-
-        def fill(rows, columns, neighbours):
-            steps = draws.uniform(-(jump**2), jump**2, len(rows), len(columns)).double().numpy()
-            for i, r in enumerate(rows):
-                for j, c in enumerate(columns):
-                    field[:, r, c] = (
-                        np.mean([field[:, (r + a) % size, (c + b) % size] for a, b in neighbours], 0)
-                        + steps[:, i, j]
-                    )
-
         even, odd = range(0, size, step), range(half, size, step)
-        fill(odd, odd, [(-half, -half), (-half, half), (half, -half), (half, half)])
+        corners = [(-half, -half), (-half, half), (half, -half), (half, half)]
         cross = [(-half, 0), (half, 0), (0, -half), (0, half)]
-        fill(even, odd, cross)
-        fill(odd, even, cross)
+        for rows, columns, neighbors in ((odd, odd, corners), (even, odd, cross), (odd, even, cross)):
+            steps = draws.uniform(-(jump**2), jump**2, len(rows), len(columns)).double().numpy()
+            fill(field, steps, rows, columns, neighbors)
         step, jump = half, jump / decay
+
     low, high = (f(field, (1, 2), keepdims=True) for f in (np.min, np.max))
     return ((field - low) / (high - low))[:, None, :h, :w]
 
@@ -474,20 +480,23 @@ def test_fog(x, severity):
 def test_frost(x, severity):
     keep, amount = constants('frost', severity, x)
     close(
-        'frost', severity, x, keep * x.double() + amount * _ice(draws_of('frost', x), *x.shape[1:]).double()
+        'frost',
+        severity,
+        x,
+        keep * x.double() + amount * procedural_ice(draws_of('frost', x), *x.shape[1:]).double(),
     )
 
 
 def test_ice_is_like_the_photographs():
     x = torch.zeros(1000, 3, 32, 32)
-    ice = torch.cat([_ice(Draws('frost', 0, o, x[:64]), 3, 32, 32) for o in range(15)])
+    ice = torch.cat([procedural_ice(Draws('frost', 0, o, x[:64]), 3, 32, 32) for o in range(15)])
     assert ice.mean((0, 2, 3)).tolist() == pytest.approx([0.56, 0.64, 0.69], abs=0.02)
     assert 0.4 < ice.mean((1, 2, 3)).amin() < 0.48 and 0.78 < ice.mean((1, 2, 3)).amax() < 0.85
     assert ice.mean(1).std((1, 2)).mean() == pytest.approx(0.09, abs=0.01)
 
 
 def in_hsv(x, change):
-    "Change saturation and value of each pixel, by Python's own colour module"
+    "Change saturation and value of each pixel, by Python's own color module"
     from colorsys import hsv_to_rgb, rgb_to_hsv
 
     def pixel(rgb):
@@ -502,16 +511,16 @@ def clipped(value):
 
 
 @every_severity
-def test_brightness(severity, colours, greys):
-    c = constants('brightness', severity, colours)
-    close('brightness', severity, colours[:3], in_hsv(colours[:3], lambda s, v: (s, clipped(v + c))))
-    close('brightness', severity, greys, greys.double() + c)
+def test_brightness(severity, colors, grays):
+    c = constants('brightness', severity, colors)
+    close('brightness', severity, colors[:3], in_hsv(colors[:3], lambda s, v: (s, clipped(v + c))))
+    close('brightness', severity, grays, grays.double() + c)
 
 
 @every_severity
-def test_saturate(severity, colours):
-    scale, shift = constants('saturate', severity, colours)
-    x = torch.cat([colours[:3], colours[:1, :1].expand(-1, 3, -1, -1), torch.zeros(1, 3, 32, 32)])
+def test_saturate(severity, colors):
+    scale, shift = constants('saturate', severity, colors)
+    x = torch.cat([colors[:3], colors[:1, :1].expand(-1, 3, -1, -1), torch.zeros(1, 3, 32, 32)])
     close('saturate', severity, x, in_hsv(x, lambda s, v: (clipped(s * scale + shift), v)))
 
 
@@ -653,9 +662,9 @@ def shine(liquid):
 @every_severity
 def test_spatter(x, severity):
     mean, spread, sigma, least, amount, mud = constants('spatter', severity, x)
-    colour = np.array([63, 42, 20] if mud else [175, 238, 238]) / 255
+    color = np.array([63, 42, 20] if mud else [175, 238, 238]) / 255
     if x.shape[1] == 1:
-        colour = np.array([colour @ [0.299, 0.587, 0.114]])
+        color = np.array([color @ [0.299, 0.587, 0.114]])
     x, expected = x[:3], []
     for image, noise in zip(
         x.double().numpy(), draws_of('spatter', x).normal(1, *x.shape[2:]).double().numpy()[:, 0]
@@ -664,12 +673,12 @@ def test_spatter(x, severity):
         if mud:
             cover = ndimage.gaussian_filter((noise > least).astype(float), amount, mode='nearest', truncate=4)
             cover[cover < 0.8] = 0
-            expected.append(image * (1 - cover) + colour[:, None, None] * cover)
+            expected.append(image * (1 - cover) + color[:, None, None] * cover)
         else:
             expected.append(
                 image
                 + amount
-                * colour[:, None, None]
+                * color[:, None, None]
                 * shine(np.floor(np.where(noise < least, 0, noise).clip(0, 1) * 255))
             )
     close('spatter', severity, x, torch.from_numpy(np.stack(expected)), tolerance=2e-3, wrong=0.005)
@@ -713,20 +722,20 @@ def test_bad_arrays(folder, name, array, words):
         (folder / f'{name}.npy').write_bytes(array)
     else:
         np.save(folder / f'{name}.npy', array)
-    with pytest.raises(ValueError, match='.npy') as error:
+    with pytest.raises(ValueError, match=r'\.npy') as error:
         corrupted_arrays(folder, 'fog', 2)
     assert words in str(error.value)
 
 
 def test_missing_arrays(folder):
-    with pytest.raises(FileNotFoundError, match='frost.npy'):
+    with pytest.raises(FileNotFoundError, match=r'frost\.npy'):
         corrupted_arrays(folder, 'frost')
     with pytest.raises(ValueError, match='severity is 0'):
         corrupted_arrays(folder, 'fog', 0)
     with pytest.raises(ValueError, match="'rain'"):
         corrupted_arrays(folder, 'rain')
     (folder / 'labels.npy').unlink()
-    with pytest.raises(FileNotFoundError, match='labels.npy'):
+    with pytest.raises(FileNotFoundError, match=r'labels\.npy'):
         corrupted_arrays(folder, 'fog')
 
 

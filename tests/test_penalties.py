@@ -302,7 +302,8 @@ def test_under_autocast(form, scheme):
     assert penalty.dtype == torch.float32 and torch.equal(penalty, expected)
     penalty.backward()
     assert all(
-        p.grad is None or p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in net.parameters()
+        p.grad is None or (p.grad.dtype == torch.float32 and p.grad.isfinite().all())
+        for p in net.parameters()
     )
 
 
