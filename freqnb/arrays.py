@@ -62,7 +62,8 @@ def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
     "int64 labels `(N,)` from integers `(N,)` or `(N, 1)`"
     if array.dtype.kind not in 'iu':
         raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
-    if array.ndim == 0 or array.shape != (len(array),) + (1,) * (array.ndim - 1):
+    ones = (1,) * (array.ndim - 1)
+    if array.ndim == 0 or array.shape != (len(array), *ones):
         raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N,)')
     return torch.from_numpy(array.astype(np.int64)).flatten()
 

@@ -28,9 +28,11 @@ def _gather_index(rows:int, cols:int, shape:torch.Size, dy:Tensor, dx:Tensor, mi
     n, _, h, w = shape
     kind = torch.int32 if n * rows * cols < 2**31 else torch.int64
     first, down, across = (torch.arange(k, device=dy.device, dtype=kind) for k in (n, h, w))
+
     across = torch.where(mirrored[:, None], w - 1 - across, across)
     across = across + dx.to(kind)[:, None]
-    down = (first * rows + dy.to(kind))[:, None] + down
+    top = first * rows + dy.to(kind)
+    down = top[:, None] + down
     return (down[:, :, None] * cols + across[:, None, :]).flatten()
 
 # %% ../nbs/api/01_images.ipynb #058e602e
@@ -43,7 +45,8 @@ def _shifted(x:Tensor, dy:Tensor, dx:Tensor, mirrored:Tensor, pad:int)->Tensor:
     padded[:, pad : pad + h, pad : pad + w] = x.permute(0, 2, 3, 1)
 
     index = _gather_index(rows, cols, x.shape, dy, dx, mirrored)
-    return padded.view(-1, c).index_select(0, index).view(n, h, w, c).permute(0, 3, 1, 2)
+    window = padded.view(-1, c).index_select(0, index)
+    return window.view(n, h, w, c).permute(0, 3, 1, 2)
 
 # %% ../nbs/api/01_images.ipynb #72754094
 def _check_pad(pad:int)->None:
@@ -60,11 +63,15 @@ def augment(
 )->Tensor: # Images of the same shape and type, in channels-last layout
     "Crop every image at a random place of its padded self, and mirror half of them"
     _check_pad(pad)
+    n = len(x)
+    sides = 2 if flip else 1
     device = x.device if generator is None else generator.device
-    moves = torch.randint(2 * pad + 1, (2, len(x)), generator=generator, device=device)
-    coins = torch.randint(2 if flip else 1, (len(x),), generator=generator, device=device)
+    moves = torch.randint(2 * pad + 1, (2, n), generator=generator, device=device)
+    coins = torch.randint(sides, (n,), generator=generator, device=device)
+
     dy, dx = moves.to(x.device)
-    return _shifted(x, dy, dx, coins.to(x.device).bool(), pad)
+    mirrored = coins.to(x.device).bool()
+    return _shifted(x, dy, dx, mirrored, pad)
 
 # %% ../nbs/api/01_images.ipynb #4b3d4caf
 def as_float(
@@ -81,7 +88,8 @@ def _select(x:Tensor, index:slice|Tensor)->Tensor:
         return x[index]
     if index.dtype == torch.bool:
         index = index.nonzero()[:, 0]
-    return x.permute(0, 2, 3, 1).index_select(0, index.to(x.device)).permute(0, 3, 1, 2)
+    rows = x.permute(0, 2, 3, 1).index_select(0, index.to(x.device))
+    return rows.permute(0, 3, 1, 2)
 
 # %% ../nbs/api/01_images.ipynb #590c8993
 def batch_indices(
@@ -174,9 +182,9 @@ class Images:
     def __getitem__(self, index:slice|Tensor)->'Images':
         return replace(self, x=_select(self.x, index), y=self.y[index])
     def __repr__(self)->str:
-        size = 'x'.join(map(str, self.x.shape[1:]))
+        c, h, w = self.x.shape[1:]
         note = f', read from {self.lossy.upper()} files' if self.lossy else ''
-        return f'{self.name}: {len(self):,} images of {size}, {len(self.classes)} classes{note}'
+        return f'{self.name}: {len(self):,} images of {c}x{h}x{w}, {len(self.classes)} classes{note}'
 
     def float(self)->Tensor:
         "All pixels as float32 in [0, 1]"
@@ -191,8 +199,9 @@ class Images:
     def fingerprint(self)->str:
         "A short hash of pixels, labels and classes: the identity of the data, whatever its name"
         pixels = self.x.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        facts = json.dumps([list(pixels.shape), list(self.classes)]).encode()
-        return _digest(facts, pixels, self.y.contiguous().cpu().numpy())
+        labels = self.y.contiguous().cpu().numpy()
+        facts = json.dumps([list(pixels.shape), list(self.classes)])
+        return _digest(facts.encode(), pixels, labels)
 
 # %% ../nbs/api/01_images.ipynb #e013de25
 @patch

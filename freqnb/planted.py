@@ -36,31 +36,38 @@ def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
     reach = int(band[1])
     waves = torch.cartesian_prod(torch.arange(reach + 1), torch.arange(-reach, reach + 1))
     down, across = waves.T
+    one_of_two = (down > 0) | (across > 0)
+    below_nyquist = (2 * down < h) & (2 * across.abs() < w)
+
     radius = waves.double().norm(dim=1)
-    keep = ((down > 0) | (across > 0)) & (radius >= band[0]) & (radius <= band[1])
-    return waves[keep & (2 * down < h) & (2 * across.abs() < w)]
+    in_ring = (radius >= band[0]) & (radius <= band[1])
+    return waves[one_of_two & below_nyquist & in_ring]
 
 # %% ../nbs/api/02_planted.ipynb #822dcf69
 def _basis(waves:Tensor, h:int, w:int)->Tensor:
     "Cosines and sines `(2M, H, W)` of the given waves `(M, 2)`, scaled so that a sum of all has rms 1"
-    down = waves[:, 0, None, None] * torch.arange(h)[:, None] / h
-    across = waves[:, 1, None, None] * torch.arange(w) / w
-    angle = 2 * math.pi * (down + across)
-    return torch.cat([angle.cos(), -angle.sin()]) * math.sqrt(2 / len(waves))
+    rows = torch.arange(h)[:, None]
+    cols = torch.arange(w)
+    down, across = waves.T[:, :, None, None]
+    angle = 2 * math.pi * (down * rows / h + across * cols / w)
+
+    scale = math.sqrt(2 / len(waves))
+    return torch.cat([angle.cos(), -angle.sin()]) * scale
 
 # %% ../nbs/api/02_planted.ipynb #20bce0c0
 def _sum_of_waves(basis:Tensor, phases:Tensor)->Tensor:
     "Sums `(..., H, W)` of the waves of a basis at `phases` `(..., M)`"
     weights = torch.cat([phases.cos(), phases.sin()], -1)
-    return (weights @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
+    pixels = weights @ basis.flatten(1)
+    return pixels.unflatten(-1, basis.shape[1:])
 
 # %% ../nbs/api/02_planted.ipynb #a65c2286
-_Draw = Callable[
+_Drawer = Callable[
     [int, Generator], Tensor
 ]  # A number of images n -> a signal for each class and image `(K, n, H, W)`
 
 # %% ../nbs/api/02_planted.ipynb #cc7a935a
-def _shapes(band:tuple[float,float], strength:float, classes:int, h:int, w:int)->_Draw:
+def _shapes(band:tuple[float,float], strength:float, classes:int, h:int, w:int)->_Drawer:
     "A function that draws the shape of every class `(K, n, H, W)`, moved by the same few pixels for each of `n` images"
     waves = _ring_waves(band, h, w)
     reach = min(h, w) // 16
@@ -69,7 +76,8 @@ def _shapes(band:tuple[float,float], strength:float, classes:int, h:int, w:int)-
     basis = _basis(waves, h, w)
 
     def draw(n, generator):
-        moves = torch.randint(-reach, reach + 1, (n, 2), generator=generator) / torch.tensor([h, w])
+        pixels = torch.randint(-reach, reach + 1, (n, 2), generator=generator)
+        moves = pixels / torch.tensor([h, w])
         turns = template[:, None] - moves @ waves.T.float()
         return strength * _sum_of_waves(basis, 2 * math.pi * turns)
 
@@ -84,7 +92,7 @@ def _sector(waves:Tensor, label:int, classes:int)->Tensor:
     return waves[off.abs() <= 0.25 + 1e-9]
 
 # %% ../nbs/api/02_planted.ipynb #7a5cdeea
-def _textures(band:tuple[float,float], strength:float, classes:int, h:int, w:int)->_Draw:
+def _textures(band:tuple[float,float], strength:float, classes:int, h:int, w:int)->_Drawer:
     "A function that draws a texture of every class `(K, n, H, W)` for each of `n` images"
     waves = _ring_waves(band, h, w)
     sectors = [_sector(waves, k, classes) for k in range(classes)]
@@ -94,13 +102,13 @@ def _textures(band:tuple[float,float], strength:float, classes:int, h:int, w:int
 
     def draw(n, generator):
         turns = [torch.rand(n, len(sector), generator=generator) for sector in sectors]
-        drawn = [_sum_of_waves(basis, 2 * math.pi * turn) for basis, turn in zip(bases, turns)]
-        return strength * torch.stack(drawn)
+        pairs = zip(bases, turns)
+        return strength * torch.stack([_sum_of_waves(basis, 2 * math.pi * turn) for basis, turn in pairs])
 
     return draw
 
 # %% ../nbs/api/02_planted.ipynb #9ee1b382
-def _nothing(classes:int, h:int, w:int)->_Draw:
+def _nothing(classes:int, h:int, w:int)->_Drawer:
     "A function that draws nothing, in the place of a signal that is left out"
 
     def draw(n, generator):
@@ -114,9 +122,12 @@ def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     down = torch.fft.fftfreq(h, 1 / h)[:, None]
     across = torch.fft.rfftfreq(w, 1 / w)
     radius = (down.square() + across.square()).sqrt()
-    spectrum = torch.fft.rfft2(torch.randn(n, channels, h, w, generator=generator))
-    drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum / radius, 0), s=(h, w))
-    return drawn / drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+    noise = torch.randn(n, channels, h, w, generator=generator)
+    spectrum = torch.fft.rfft2(noise) / radius
+    drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum, 0), s=(h, w))
+    rms = drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return drawn / rms
 
 # %% ../nbs/api/02_planted.ipynb #98de400b
 def _peak(x:Tensor)->Tensor:
@@ -152,7 +163,8 @@ def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w
 # %% ../nbs/api/02_planted.ipynb #0319b011
 def _planted_labels(n:int, classes:int, conflict:bool, generator:Generator)->tuple[Tensor,Tensor]:
     "Balanced labels of the shapes and of the textures: equal, or different for every image"
-    shapes = (torch.arange(n) % classes)[torch.randperm(n, generator=generator)]
+    order = torch.randperm(n, generator=generator)
+    shapes = order % classes
     others = torch.randint(1, classes, (n,), generator=generator)
     return shapes, (shapes + conflict * others) % classes
 
@@ -165,15 +177,19 @@ def _check_planted(channels:int, classes:int)->None:
         raise ValueError(f'classes is {classes}; expected 2 or more')
 
 # %% ../nbs/api/02_planted.ipynb #706f8ba4
-def _fill(x:Tensor, classes:int, labels:tuple[Tensor,Tensor], signals:tuple[_Draw,_Draw], generator:Generator)->None:
-    "Write planted images into `x` `(N, C, H, W)`, so many at a time that the signals of all classes fit in memory"
-    n, *shape = x.shape
+def _draw(shape:tuple[int,...], classes:int, labels:tuple[Tensor,Tensor], signals:tuple[_Drawer,_Drawer],
+          generator:Generator)->Tensor:
+    "Planted images of `shape` `(N, C, H, W)`, so many at a time that the signals of all classes fit in memory"
+    x = torch.empty(shape, dtype=torch.uint8)
+    n, *shape = shape
     at_once = max(1, 2**21 // (classes * math.prod(shape)))
     for part in batch_indices(n, at_once):
         count = part.stop - part.start
         drawn = [draw(count, generator) for draw in signals]
         background = _background(count, *shape, generator)
-        x[part] = _plant(background, *drawn, *(kinds[part] for kinds in labels))
+        shapes, textures = (kinds[part] for kinds in labels)
+        x[part] = _plant(background, *drawn, shapes, textures)
+    return x
 
 # %% ../nbs/api/02_planted.ipynb #ed0855b2
 def planted(
@@ -201,8 +217,7 @@ def planted(
     shape, texture = _planted_labels(n, classes, conflict, generator)
     shapes = _shapes(low, low_strength, classes, h, w) if has_low else _nothing(classes, h, w)
     textures = _textures(high, high_strength, classes, h, w) if has_high else _nothing(classes, h, w)
-    x = torch.empty(n, channels, h, w, dtype=torch.uint8)
-    _fill(x, classes, (shape, texture), (shapes, textures), generator)
+    x = _draw((n, channels, h, w), classes, (shape, texture), (shapes, textures), generator)
 
     names = tuple(f'class {k}' for k in range(classes))
     y = shape if has_low or not has_high else texture

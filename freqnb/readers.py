@@ -37,7 +37,9 @@ _LITTER = ('__MACOSX', 'Thumbs.db', 'desktop.ini')
 # %% ../nbs/api/02_readers.ipynb #16d6b564
 def _counts(path:tuple[str,...])->bool:
     "Is this a path that a person meant, neither hidden nor litter?"
-    return not any(name == '' or name.startswith('.') or name in _LITTER for name in path)
+    hidden = any(name == '' or name.startswith('.') for name in path)
+    litter = any(name in _LITTER for name in path)
+    return not hidden and not litter
 
 # %% ../nbs/api/02_readers.ipynb #6c93576a
 def _clean(paths:list[str])->list[tuple[str,...]]:
@@ -56,7 +58,11 @@ class _Listing(NamedTuple):
 # %% ../nbs/api/02_readers.ipynb #70d1eec0
 def _holding(part:str, depth:int, paths:list[tuple[str,...]])->set[tuple[str,...]]:
     "The folders `depth` levels down that hold a folder named `part`"
-    return {path[:depth] for path in paths if path[depth : depth + 1] == (part,)}
+    found = set()
+    for path in paths:
+        if len(path) > depth and path[depth] == part:
+            found.add(path[:depth])
+    return found
 
 # %% ../nbs/api/02_readers.ipynb #e263e5a0
 def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
@@ -182,7 +188,8 @@ class _Reader(NamedTuple):
     size:int|None # Side that images are brought to
 
     def decode(self, file:str)->tuple[np.ndarray,bool]:
-        return _decode(f'{self.where}/{file}', self.read(file), self.size)
+        content = self.read(file)
+        return _decode(f'{self.where}/{file}', content, self.size)
 
 # %% ../nbs/api/02_readers.ipynb #45d288cb
 def _decode_part(reader:_Reader, files:tuple[str,...], pixels:np.ndarray, part:slice)->tuple[int,int,int]:
@@ -242,7 +249,8 @@ def _free_memory()->int:
 # %% ../nbs/api/02_readers.ipynb #e6f65dc8
 def _fits(count:int, shape:tuple[int,...])->bool:
     "Would `count` decoded images fill at most half of the free memory?"
-    return count * shape[0] * shape[1] * 3 <= _free_memory() // 2
+    h, w = shape[:2]
+    return count * h * w * 3 <= _free_memory() // 2
 
 # %% ../nbs/api/02_readers.ipynb #e206f008
 def _in_memory(reader:_Reader, listing:_Listing, name:str)->tuple[Images,Images]:
@@ -286,7 +294,8 @@ class StreamedImages:
 
     def __len__(self)->int: return len(self.y)
     def __repr__(self)->str:
-        return f'{self.name}: {len(self):,} images streamed from {self.folder}, {len(self.classes)} classes'
+        count = f'{len(self):,} images streamed from {self.folder}'
+        return f'{self.name}: {count}, {len(self.classes)} classes'
     def __getitem__(self, index:slice|Tensor)->'StreamedImages':
         chosen = torch.arange(len(self))[index]
         files = tuple(self.files[i] for i in chosen.tolist())

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from freqnb import data
+from freqnb import arrays, readers
 from freqnb.data import Images, StreamedImages, augment, batches, load, planted, sources
+from freqnb.images import hold_out
+from freqnb.planted import Planted, _shapes, _textures
 
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')
 TIDY = {
@@ -28,9 +31,9 @@ TIDY = {
 }
 
 
-def png(grey=0, side=8, mode='L', coding='PNG'):
+def png(gray=0, side=8, mode='L', coding='PNG'):
     file = io.BytesIO()
-    Image.new(mode, (side, side), grey if mode == 'L' else (grey,) * 3).save(file, coding)
+    Image.new(mode, (side, side), gray if mode == 'L' else (gray,) * 3).save(file, coding)
     return file.getvalue()
 
 
@@ -70,7 +73,7 @@ def idx(file, array, pack=False):
 
 
 def idx_folder(folder, pack=False):
-    for i, name in enumerate(data.IDX_FILES):
+    for i, name in enumerate(arrays.IDX_FILES):
         n = 6 if i < 2 else 4
         array = (
             np.arange(n * 16, dtype=np.uint8).reshape(n, 4, 4) if i % 2 == 0 else np.arange(n, dtype=np.uint8)
@@ -105,7 +108,7 @@ def test_tree_and_zip_give_the_same(tmp_path, kind):
         assert splits.train.y.tolist() == [0, 1, 0, 1, 0, 1], 'the classes are dealt out'
 
 
-def test_colour_anywhere_makes_all_colour_and_jpeg_is_told(tmp_path):
+def test_color_anywhere_makes_all_color_and_jpeg_is_told(tmp_path):
     splits = load(tree(tmp_path / 'pets', **{'test/dog/0.png': png(9, mode='RGB', coding='JPEG')}))
     assert (
         splits.train.x.shape[1] == 3
@@ -195,7 +198,7 @@ def test_different_sizes(tmp_path):
     assert load(folder, size=6).test.x.shape == (6, 1, 6, 6)
 
 
-def test_size_keeps_the_centre(tmp_path):
+def test_size_keeps_the_center(tmp_path):
     wide = np.zeros((10, 30), np.uint8)
     wide[:, 10:20] = 200
     file = io.BytesIO()
@@ -354,7 +357,7 @@ def test_idx_files_plain_or_gzipped(tmp_path, pack, below):
 )
 def test_damaged_idx(tmp_path, damage, words):
     folder = idx_folder(tmp_path / 'root')
-    file = folder / data.IDX_FILES[0]
+    file = folder / arrays.IDX_FILES[0]
     file.write_bytes(damage(file.read_bytes()))
     with refused(ValueError, file, *words):
         load('mnist', root=folder)
@@ -362,7 +365,7 @@ def test_damaged_idx(tmp_path, damage, words):
 
 def test_truncated_gzip(tmp_path):
     folder = idx_folder(tmp_path / 'root', pack=True)
-    file = folder / f'{data.IDX_FILES[0]}.gz'
+    file = folder / f'{arrays.IDX_FILES[0]}.gz'
     file.write_bytes(file.read_bytes()[:-12])
     with refused(ValueError, file, 'not readable'):
         load('mnist', root=folder)
@@ -370,8 +373,8 @@ def test_truncated_gzip(tmp_path):
 
 def test_idx_counts_that_differ(tmp_path):
     folder = idx_folder(tmp_path / 'root')
-    idx(folder / data.IDX_FILES[1], np.zeros(5, np.uint8))
-    with refused(ValueError, folder / data.IDX_FILES[0], '(6, 4, 4)', '(5,)'):
+    idx(folder / arrays.IDX_FILES[1], np.zeros(5, np.uint8))
+    with refused(ValueError, folder / arrays.IDX_FILES[0], '(6, 4, 4)', '(5,)'):
         load('mnist', root=folder)
 
 
@@ -462,16 +465,16 @@ def test_bad_arguments(tmp_path, arguments, word):
 def test_damaged_asset(tmp_path):
     file = tmp_path / 'fashion_mnist_mini.npz'
     with refused(FileNotFoundError, file):
-        data._load_mini(file)
-    content = bytearray(data.MINI.read_bytes())
+        arrays.read_mini(file)
+    content = bytearray(arrays.MINI.read_bytes())
     content[1000] ^= 1
     file.write_bytes(content)
-    with refused(ValueError, file, 'sha256', data.MINI_SHA256):
-        data._load_mini(file)
+    with refused(ValueError, file, 'sha256', arrays.MINI_SHA256):
+        arrays.read_mini(file)
 
 
-def test_asset_carries_its_licence():
-    assert 'Zalando SE' in data.MINI.with_name('fashion_mnist_mini.LICENSE.txt').read_text()
+def test_asset_carries_its_license():
+    assert 'Zalando SE' in arrays.MINI.with_name('fashion_mnist_mini.LICENSE.txt').read_text()
 
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason='needs the package dataset-fashion-mnist')
@@ -491,7 +494,7 @@ def test_asset_is_packed_from_fashion_mnist(tmp_path):
 def test_a_tree_larger_than_memory_streams(tmp_path, monkeypatch):
     folder = tree(tmp_path / 'pets', **{'train/cat/0.png': png(9, mode='RGB')})
     whole = load(folder, valid=0.34)
-    monkeypatch.setattr(data, '_free_memory', lambda: 1000)
+    monkeypatch.setattr(readers, '_free_memory', lambda: 1000)
     stream = load(folder, valid=0.34)
     assert isinstance(stream.train, StreamedImages) and 'streamed from' in repr(stream.train)
     assert [len(part) for part in stream] == [len(part) for part in whole] == [4, 2, 6]
@@ -509,16 +512,16 @@ def test_a_tree_larger_than_memory_streams(tmp_path, monkeypatch):
 
 
 def test_a_stream_names_the_bad_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, '_free_memory', lambda: 1000)
+    monkeypatch.setattr(readers, '_free_memory', lambda: 1000)
     test = load(tree(tmp_path / 'pets', **{'test/dog/1.png': b'text', 'test/cat/1.png': png(0, side=9)})).test
-    with pytest.raises(ValueError, match='dog/1.png: not a readable image'):
+    with pytest.raises(ValueError, match=r'dog/1\.png: not a readable image'):
         list(test[torch.tensor([0, 3])].batches(2))
-    with pytest.raises(ValueError, match='cat/0.png is 8x8 and .*cat/1.png is 9x9'):
+    with pytest.raises(ValueError, match=r'cat/0\.png is 8x8 and .*cat/1\.png is 9x9'):
         list(test[torch.tensor([0, 2])].batches(2))
 
 
 def test_a_zip_larger_than_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, '_free_memory', lambda: 1000)
+    monkeypatch.setattr(readers, '_free_memory', lambda: 1000)
     with refused(MemoryError, tmp_path / 'pets.zip', 'unpack it'):
         load(zipped(tmp_path / 'pets.zip'))
 
@@ -543,7 +546,7 @@ def test_augment_is_a_crop_of_the_padded_image_or_its_mirror(shape, pad, flip, s
             for i in range(2 * pad + 1)
             for j in range(2 * pad + 1)
         ]
-        assert any(torch.equal(image, crop) or flip and torch.equal(image, crop.flip(-1)) for crop in crops)
+        assert any(torch.equal(image, crop) or (flip and torch.equal(image, crop.flip(-1))) for crop in crops)
 
 
 @settings(max_examples=60, deadline=None)
@@ -564,10 +567,17 @@ def test_batches_hold_every_image_once_beside_its_label(shape, batch_size, seed,
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.floats(0, 0.99), st.integers(0, 9))
 def test_held_out_images_are_the_wanted_fraction_of_each_class(labels, valid, seed):
     y = torch.tensor(labels)
-    held = data._held_out(y, valid, seed)
-    assert torch.equal(held, data._held_out(y, valid, seed))
+    numbered = torch.arange(len(y), dtype=torch.uint8).view(-1, 1, 1, 1)
+    images = Images(numbered, y, tuple('abcd'), 'numbered')
+    splits = hold_out(images, images[:0], valid, seed)
+    again = hold_out(images, images[:0], valid, seed)
+    assert torch.equal(splits.valid.x, again.valid.x) and torch.equal(splits.train.x, again.train.x)
+
+    both = torch.cat([splits.train.x, splits.valid.x]).flatten()
+    assert torch.equal(both.sort().values, numbered.flatten()), 'every image is in one part'
     for label in y.unique():
-        count, total = int(held[y == label].sum()), int((y == label).sum())
+        count = int((splits.valid.y == label).sum())
+        total = int((y == label).sum())
         assert count < total and (abs(count - valid * total) <= 1 or count == total - 1)
 
 
@@ -582,8 +592,8 @@ def test_planted_signals_stay_in_their_ring(size, channels, classes, seed):
     generator = torch.Generator().manual_seed(seed)
     down, across = (torch.fft.fftfreq(k, 1 / k) for k in size)
     radius = (down[:, None].square() + across.square()).sqrt()
-    for band, make in (((1, 4), data._shapes), ((10, 14), data._textures)):
-        drawn = make(band, classes, *size)(3, generator)
+    for band, make in (((1, 4), _shapes), ((10, 14), _textures)):
+        drawn = make(band, 1.0, classes, *size)(3, generator)
         energy = torch.fft.fft2(drawn.double()).abs().square().sum((0, 1))
         assert energy[(radius < band[0]) | (radius > band[1])].sum() / energy.sum() < 1e-9
         assert torch.allclose(drawn.square().mean((2, 3)), torch.ones(classes, 3), atol=1e-4)
@@ -603,7 +613,7 @@ def test_planted_classes_do_not_depend_on_the_seed():
 
 def test_planted_parts_keep_both_labels():
     part = planted(20, conflict=True)[torch.tensor([3, 1])]
-    assert type(part) is data.Planted and len(part.shapes) == len(part.textures) == 2
+    assert type(part) is Planted and len(part.shapes) == len(part.textures) == 2
     only = planted(20, low=None)
     assert only.shapes is None and torch.equal(only.y, only.textures)
     neither = planted(20, low_strength=0, high=None)

@@ -1,4 +1,7 @@
-"""Measurements against planted images, whose right answer is known: where the class lies, and which of two signals a network follows."""
+"""Measurements against planted images, whose right answer is known.
+
+Where the class lies, and which of two signals a network follows.
+"""
 
 import pytest
 import torch
@@ -15,8 +18,9 @@ BANDS = {
 }
 EDGES = {name: next(filter(None, band.values())) for name, band in BANDS.items()}
 CHANCE = 0.25
-# At rms 2 against 1/4 of the background's, a network of this size followed the stronger signal on over 99% of the
-# conflicting images for each of four seeds; at equal strengths it follows the texture, at 2 against 1/2 still over 96% the shape.
+# At a root mean square of 2 against 1/4 of the background's, a network of this size followed the stronger signal on
+# over 99% of the conflicting images, for each of four seeds. At equal strengths it follows the texture; at 2 against
+# 1/2 it still follows the shape on over 96%.
 STRENGTHS = {
     'shapes': dict(low_strength=2.0, high_strength=0.25),
     'textures': dict(low_strength=0.25, high_strength=2.0),
