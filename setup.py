@@ -1,11 +1,13 @@
 """Hand the facts of settings.ini to setuptools; pyproject.toml holds the rest."""
 
 from configparser import ConfigParser
+
 from setuptools import find_packages, setup
 
 ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 facts = ini['freqnb']
+coco = facts['coco_requirements'].split()
 
 COMMANDS = dict(
     reproduce='cli',
@@ -30,9 +32,9 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['freqnb', 'freqnb.*']),
-    package_data={'freqnb': ['assets/*']},
+    package_data={'freqnb': ['assets/*', 'py.typed']},
     install_requires=facts['requirements'].split(),
-    extras_require={'dev': facts['dev_requirements'].split()},
+    extras_require={'coco': coco, 'dev': facts['dev_requirements'].split() + coco},
     entry_points={
         'nbdev': ['freqnb=freqnb._modidx:d'],
         'console_scripts': ['freqnb=freqnb.cli:main'],

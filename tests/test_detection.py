@@ -1,7 +1,12 @@
-"""The detection notebook away from its own scenes: a folder made like COCO's, from its files to mAPs and a record."""
+"""The detection notebook away from its own scenes: a folder made like COCO's, COCO's own matching, no extra."""
 
 import ast
+import contextlib
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,28 +19,30 @@ from freqnb.records import read_record
 
 PATH = Path(__file__).parents[1] / 'nbs' / 'high_frequency' / '07_detection.ipynb'
 DOG, CLOCK = 18, 85  # two of COCO's numbers, between which some are missing
+COLORS = {('L', DOG): 255, ('RGB', DOG): (255, 255, 255), ('RGB', CLOCK): (0, 255, 0)}
+
+
+def code_cells():
+    "The sources of the notebook's code cells"
+    cells = json.loads(PATH.read_text('utf-8'))['cells']
+    return [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
 
 
 def defines(node):
     "Whether a statement imports, or defines a function, a class or a constant"
-    names = [
-        o.id for target in getattr(node, 'targets', []) for o in ast.walk(target) if isinstance(o, ast.Name)
-    ]
-    return (
-        isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
-        or bool(names)
-        and all(o.isupper() for o in names)
-    )
+    if isinstance(node, ast.Try):
+        return all(map(defines, node.body))
+    targets = [o for target in getattr(node, 'targets', []) for o in ast.walk(target)]
+    names = [o.id for o in targets if isinstance(o, ast.Name)]
+    constant = bool(names) and all(name.isupper() for name in names)
+    return constant or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
 
 
 @pytest.fixture(scope='module')
 def notebook():
     "What the notebook defines, without what it runs"
-    cells = [
-        ''.join(o['source']) for o in json.loads(PATH.read_text('utf-8'))['cells'] if o['cell_type'] == 'code'
-    ]
     space = dict(__name__='detection')
-    for cell in cells:
+    for cell in code_cells():
         if all(map(defines, ast.parse(cell).body)):
             exec(compile(cell, PATH.name, 'exec'), space)
     return SimpleNamespace(**space)
@@ -43,7 +50,7 @@ def notebook():
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    "Three images as in COCO: bright boxes (dogs, and green clocks) on black; a crowd; one image is grey, and one empty"
+    "Three images as in COCO: bright boxes (dogs, and green clocks) on black; a crowd; one image is gray, and one empty"
     root = tmp_path_factory.mktemp('coco')
     (root / 'val2017').mkdir()
     (root / 'annotations').mkdir()
@@ -60,9 +67,9 @@ def folder(tmp_path_factory):
     for i, ((h, w), mode, objects) in boxes.items():
         picture = Image.new(mode, (w, h))
         for k, (left, top, width, height), crowd in objects:
-            colour = 255 if mode == 'L' else (255, 255, 255) if k == DOG else (0, 255, 0)
+            color = COLORS[mode, k]
             if not crowd:
-                picture.paste(colour, (left, top, left + width, top + height))
+                picture.paste(color, (left, top, left + width, top + height))
             annotations.append(
                 dict(
                     id=1000 + len(annotations),
@@ -114,13 +121,17 @@ class Bright(nn.Module):
 def test_what_is_missing_is_said(notebook, tmp_path, folder, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     both = notebook.coco_missing(None)
-    assert len(both) == 2 and 'FREQNB_COCO is not set' in both[0] and 'cocodataset.org' in both[0]
-    assert 'https://' in both[1] and 'TORCH_HOME' in both[1] and str(tmp_path) not in ''.join(both)
-    assert (
-        str(tmp_path) in notebook.coco_missing(str(tmp_path))[0]
-        and 'instances_val2017.json' in notebook.coco_missing(str(tmp_path))[0]
-    )
+    assert len(both) == 2
+    assert 'FREQNB_COCO is not set' in both[0] and 'cocodataset.org' in both[0]
+    assert 'https://' in both[1] and 'TORCH_HOME' in both[1]
+    assert str(tmp_path) not in ''.join(both)
+    elsewhere = notebook.coco_missing(str(tmp_path))[0]
+    assert str(tmp_path) in elsewhere and 'instances_val2017.json' in elsewhere
     assert notebook.coco_missing(str(folder)) == both[1:]
+    monkeypatch.setitem(notebook.coco_missing.__globals__, 'COCO', None)
+    assert "pip install 'freqnb[coco]'" in notebook.coco_missing(str(folder))[0]
+    monkeypatch.undo()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     checkpoint = tmp_path / 'hub' / 'checkpoints' / notebook.WEIGHTS_NAME
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
@@ -164,7 +175,7 @@ def test_the_published_architecture_runs_from_folder_to_record(notebook, folder,
 
 
 def test_published_weights_fit(notebook, tmp_path):
-    "The file holds frozen normalisation layers, which have no counter of batches; loaded, they compute the same"
+    "The file holds frozen normalization layers, which have no counter of batches; loaded, they compute the same"
     from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
     from torchvision.models.detection.retinanet import RetinaNet
     from torchvision.models.resnet import resnet50
@@ -188,3 +199,102 @@ def test_published_weights_fit(notebook, tmp_path):
         levels = [net.backbone(x) for net in (frozen, loaded)]
     for name, values in levels[0].items():
         torch.testing.assert_close(levels[1][name], values, rtol=1e-3, atol=1e-4)
+
+
+def scattered(generator, images=30, most=9):
+    "Objects of three classes, some of them crowds, and detections around and beside them"
+    truth, found = {}, {}
+    for i in range(images):
+        n = int(torch.randint(0, most, (1,), generator=generator))
+        corner = 80 * torch.rand(n, 2, generator=generator, dtype=torch.double)
+        boxes = torch.cat([corner, corner + 30 + 40 * torch.rand(n, 2, generator=generator)], 1).double()
+        labels = torch.randint(3, (n,), generator=generator)
+        crowd = torch.rand(n, generator=generator) < 0.2
+        truth[i] = dict(boxes=boxes, labels=labels, crowd=crowd)
+        moved = boxes.repeat(3, 1) + 3 * torch.randn(3 * n, 4, generator=generator)
+        scores = torch.rand(3 * n, generator=generator).mul(20).round() / 20  # many are equal
+        order = scores.argsort(descending=True, stable=True)
+        found[i] = dict(boxes=moved[order].float(), labels=labels.repeat(3)[order], scores=scores[order])
+    return truth, found
+
+
+def as_coco(boxes):
+    "Boxes in the form that COCO's code reads"
+    left, top, right, bottom = boxes
+    return dict(bbox=[left, top, right - left, bottom - top], area=(right - left) * (bottom - top))
+
+
+def coco_precision(truth, found):
+    "The mAP that COCO's own code computes, for boxes of every size"
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def index(images, columns):
+        rows = []
+        for i, one in images.items():
+            for box, *values in zip(
+                one['boxes'].tolist(), *(one[name].tolist() for name in columns.values())
+            ):
+                rows.append(dict(zip(columns, values)) | as_coco(box) | dict(id=len(rows) + 1, image_id=i))
+        given = COCO()
+        given.dataset = dict(
+            images=[dict(id=i) for i in images], categories=[dict(id=k) for k in range(3)], annotations=rows
+        )
+        given.createIndex()
+        return given
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        objects = index(truth, dict(category_id='labels', iscrowd='crowd'))
+        matching = COCOeval(objects, index(found, dict(category_id='labels', score='scores')), 'bbox')
+        matching.evaluate()
+        matching.accumulate()
+        matching.summarize()
+    return matching.stats[0]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_our_precision_is_that_of_coco(notebook, seed):
+    "With crowds, images without objects, several detections an object, and equal scores"
+    truth, found = scattered(torch.Generator().manual_seed(seed))
+    assert any(one['crowd'].any() for one in truth.values())
+    assert any(not len(one['boxes']) for one in truth.values())
+    ours = notebook.mean_precision(truth, found, torch.ones(1, len(truth)).double()).item()
+    assert 0.05 < ours < 0.95
+    assert abs(ours - coco_precision(truth, found)) < 1e-3, 'levels of recall that differ in their last bit'
+
+
+def test_an_image_of_weight_two_counts_twice(notebook):
+    truth, found = scattered(torch.Generator().manual_seed(9), images=8)
+    weights = torch.tensor([[2.0, 0, 1, 1, 0, 3, 1, 0]]).double()
+    numbers = [i for i, weight in enumerate(weights[0].int().tolist()) for _ in range(weight)]
+    repeated = [{j: images[i] for j, i in enumerate(numbers)} for images in (truth, found)]
+    alone = notebook.mean_precision(*repeated, torch.ones(1, len(numbers)).double())
+    torch.testing.assert_close(notebook.mean_precision(truth, found, weights), alone, rtol=0, atol=0.03)
+
+
+BLOCKED = """
+import sys
+
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torchmetrics', 'pycocotools'):
+            raise ModuleNotFoundError(f'no {name} here', name=name)
+
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def test_it_runs_without_the_extra(tmp_path):
+    "Its own precision needs neither torchmetrics nor pycocotools; each place that would use them says what to install"
+    script = tmp_path / 'detection.py'
+    script.write_text(BLOCKED + '\n\n'.join(code_cells()))
+    env = {name: value for name, value in os.environ.items() if not name.startswith('FREQNB_')}
+    env |= dict(FREQNB_SCALE='smoke', FREQNB_HOME=str(tmp_path / 'home'), OMP_NUM_THREADS='1')
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("pip install 'freqnb[coco]'") >= 2
+    assert (tmp_path / 'home/records/high_frequency/detection-smoke-planted_scenes.json').exists()

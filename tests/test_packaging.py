@@ -32,6 +32,8 @@ BELOW_PLOTS = [name for name, floor in FLOORS.items() if floor < FLOORS['plots']
 PEERS = dict(
     bench={'imagecorruptions', 'scikit-image', 'skimage', 'torchattacks'}
 )  # rows are skipped where they are not; they belong into an environment of their own
+EVERYTHING = ('requirements', 'coco_requirements', 'dev_requirements')
+EXTRAS = {'07_detection': 'coco_requirements'}  # a second opinion, which the notebook says how to install
 AUTHORS = {
     'site',
     'bench',
@@ -62,8 +64,12 @@ def settings():
     return ini['freqnb']
 
 
-def required(key):
-    return {canonicalize_name(o.name): o for o in map(Requirement, settings()[key].split())}
+def required(*keys):
+    "Requirements by name"
+    return {
+        canonicalize_name(o.name): o
+        for o in map(Requirement, ' '.join(settings()[key] for key in keys).split())
+    }
 
 
 def metadata(file):
@@ -165,26 +171,34 @@ def test_metadata(built):
     base = {
         canonicalize_name(Requirement(o).name) for o in found.get_all('Requires-Dist') if 'extra' not in o
     }
-    assert base == set(required('requirements')) and found.get_all('Provides-Extra') == ['dev']
+    assert base == set(required('requirements'))
+    assert set(found.get_all('Provides-Extra')) == {'coco', 'dev'}
 
 
 def test_requirements_are_lower_bounds():
-    bounds = {
-        name: str(o.specifier)
-        for key in ('requirements', 'dev_requirements')
-        for name, o in required(key).items()
-    }
+    bounds = {name: str(o.specifier) for name, o in required(*EVERYTHING).items()}
     assert {k: v for k, v in bounds.items() if not v.startswith('>=') or ',' in v} == {
         'smalldocs': '==0.5.4'
     }, 'smalldocs is young, and pinned'
 
 
 def test_what_is_installed_satisfies_them():
-    found = {name: version(name) for key in ('requirements', 'dev_requirements') for name in required(key)}
-    both = required('requirements') | required('dev_requirements')
-    assert {
-        name: v for name, v in found.items() if not both[name].specifier.contains(v, prereleases=True)
-    } == {}
+    everything = required(*EVERYTHING)
+    found = {name: version(name) for name in everything}
+    fits = {name: o.specifier.contains(found[name], prereleases=True) for name, o in everything.items()}
+    assert [name for name, fit in fits.items() if not fit] == []
+
+
+def test_constraints_are_the_direct_requirements():
+    "Each once, at a version that the requirements allow"
+    lines = (ROOT / 'constraints.txt').read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith('#')]
+    everything = required(*EVERYTHING)
+    names = [canonicalize_name(pin.name) for pin in pins]
+    assert sorted(names) == sorted(everything)
+    for name, pin in zip(names, pins):
+        ((operator, number),) = [(o.operator, o.version) for o in pin.specifier]
+        assert operator == '==' and everything[name].specifier.contains(number)
 
 
 def code(path):
@@ -229,9 +243,8 @@ def direct(names):
 @pytest.mark.parametrize('path', MODULES + PAPERS, ids=lambda o: o.stem)
 def test_imports_are_required(path):
     "By settings.ini, or by something that stands there"
-    listed = set(required('requirements')) | (
-        set(required('dev_requirements')) if path.stem in AUTHORS else set()
-    )
+    extra = EXTRAS.get(path.stem, 'dev_requirements' if path.stem in AUTHORS else 'requirements')
+    listed = set(required('requirements', extra))
     assert imports(path) - listed - direct(listed) - PEERS.get(path.stem, set()) == set()
 
 
