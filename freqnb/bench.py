@@ -35,7 +35,10 @@ from .models import Normalize, create, predict
 from .penalties import filter_penalty, penalized_layers
 from .records import Table, describe_device, repository
 from .spectrum import low_passes, radial_mask, split_bands
-from .train import Recipe, computes_bfloat16, _precision, _start, train_epoch
+from .basics import computes_bfloat16
+from .objectives import cross_entropy
+from .recipe import Recipe, precision_on
+from .train import new_state, train_epoch
 
 # %% ../nbs/api/13_bench.ipynb #304b5cb2
 def timed(
@@ -289,13 +292,13 @@ def _step(model:str, precision:str='float32', width:int=64, batch_size:int=128, 
         raise SkipTest('this processor has no bfloat16')
     x, y = torch.rand(batch_size, 3, side, side), torch.randint(10, (batch_size,))
     recipe = Recipe('planted', model, width=width, lr=1e-3, label_smoothing=0.0, batch_size=batch_size)
-    ours = _start(recipe, partial(batches, x, y), 10, 1000, cpu)
+    ours = new_state(recipe, partial(batches, x, y), 10, 1000, cpu)
     feed = list(batches(x, y, batch_size))
     peer = create(model, width=width)
     optimizer = torch.optim.SGD(peer.parameters(), 1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
     return (
         timed(
-            lambda: train_epoch(ours.model, feed, recipe, ours.optimizer, ours.schedule, precision=precision)
+            lambda: train_epoch(ours.model, feed, ours.optimizer, ours.schedule, precision=precision)
         ),
         timed(lambda: _plain_steps(peer, optimizer, [(x, y)])),
     )
@@ -396,7 +399,7 @@ def _attacked(recipe:Recipe=SMALL, n:int=1_000)->tuple[nn.Module,Tensor,Tensor]:
     "A trained small network, and the test images among `n` that it gets right"
     splits = load(recipe.data, valid=0)
     feed = partial(batches, splits.train.x, splits.train.y)
-    state = _start(
+    state = new_state(
         recipe, feed, 10, len(splits.train) // recipe.batch_size * recipe.epochs, torch.device('cpu')
     )
     generator = torch.Generator().manual_seed(0)
@@ -404,9 +407,9 @@ def _attacked(recipe:Recipe=SMALL, n:int=1_000)->tuple[nn.Module,Tensor,Tensor]:
         train_epoch(
             state.model,
             feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True),
-            recipe,
             state.optimizer,
             state.schedule,
+            partial(cross_entropy, label_smoothing=recipe.label_smoothing),
             precision='float32',
         )
     model, x, y = state.model.eval(), splits.test.float()[:n], splits.test.y[:n].long()
@@ -544,17 +547,18 @@ def _peer_to(goal:float, train:Images, test:Images, seed:int)->float:
 def _ours_to(goal:float, train:Images, test:Images, recipe:Recipe)->float:
     "Seconds of training until a recipe reaches `goal`"
     cpu, feed = torch.device('cpu'), partial(batches, train.x, train.y)
-    state = _start(recipe, feed, len(train.classes), len(train) // recipe.batch_size * recipe.epochs, cpu)
+    state = new_state(recipe, feed, len(train.classes), len(train) // recipe.batch_size * recipe.epochs, cpu)
     generator = torch.Generator().manual_seed(recipe.seed)
     passes = (
         feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True)
         for _ in range(recipe.epochs)
     )
 
+    objective = partial(cross_entropy, label_smoothing=recipe.label_smoothing)
+
     def learn(pairs):
-        train_epoch(
-            state.model, pairs, recipe, state.optimizer, state.schedule, precision=_precision(recipe, cpu)
-        )
+        parts = (state.model, pairs, state.optimizer, state.schedule)
+        train_epoch(*parts, objective, precision_on(recipe, cpu))
 
     return _seconds_to(
         partial(_accuracy, state.model, test), learn, itertools.chain.from_iterable(passes), goal
