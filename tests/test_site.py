@@ -1,13 +1,16 @@
 """The built site in a real browser: complete in itself, readable on a phone, alive without a kernel."""
 
 import re
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from freqnb.site import Page, build_site, notebooks, serve_site, strip_number
+from freqnb.pages import Page
+from freqnb.papers import PAPERS
+from freqnb.site import build_site, notebooks, serve_site, strip_number
 
 ROOT = Path(__file__).parents[1]
 PHONE = dict(width=390, height=844)
@@ -24,10 +27,24 @@ OVERFLOW = """() => document.documentElement.scrollWidth - document.documentElem
 
 
 @pytest.fixture(scope='module')
-def site(tmp_path_factory):
+def clone(tmp_path_factory):
+    "A clone as Windows makes it: a symbolic link is a text file with the path it leads to"
+    folder = tmp_path_factory.mktemp('clone')
+    for name in ('pyproject.toml', '_quarto.yml'):
+        shutil.copy(ROOT / name, folder)
+    for name in ('nbs', 'freqnb'):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns('_quarto.yml', '__pycache__')
+        )
+    (folder / 'nbs' / '_quarto.yml').write_text('../_quarto.yml')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def site(clone, tmp_path_factory):
     "The site, built once"
     pytest.importorskip('smalldocs')
-    return build_site(ROOT, tmp_path_factory.mktemp('built') / 'site')
+    return build_site(clone, tmp_path_factory.mktemp('built') / 'site')
 
 
 @pytest.fixture(scope='module')
@@ -60,6 +77,15 @@ def test_every_notebook_has_a_page_and_a_copy(site):
         page = Page((site / strip_number(name)).with_suffix('.html').read_text('utf-8'))
         assert any(o.endswith(f'notebooks/{name}') for o in page.links), name
         assert (site / 'notebooks' / name).read_bytes() == (ROOT / 'nbs' / name).read_bytes()
+
+
+def test_every_paper_has_its_section(site):
+    "The sidebar takes the papers from `freqnb.papers`, and each section holds links to its notebooks"
+    html = (site / 'index.html').read_text('utf-8')
+    links = Page(html).links
+    for folder, paper in PAPERS.items():
+        assert f'{paper.topic} ({paper.cite})' in html
+        assert any(link.removeprefix('./').startswith(f'{folder}/') for link in links), folder
 
 
 def test_exported_functions_are_documented(site):
@@ -131,8 +157,8 @@ def check_explorer(page, box, name):
 
 def brightness(page):
     "Mean of red, green and blue behind the text"
-    colour = page.evaluate('() => getComputedStyle(document.body).backgroundColor')
-    return sum(float(o) for o in re.findall(r'[\d.]+', colour)[:3]) / 3
+    color = page.evaluate('() => getComputedStyle(document.body).backgroundColor')
+    return sum(float(o) for o in re.findall(r'[\d.]+', color)[:3]) / 3
 
 
 def test_dark_and_light(address, tab):
