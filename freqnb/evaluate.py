@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['per_network', 'correct', 'accuracy', 'robust_correct', 'robust_accuracy', 'matched_difference', 'Sweep',
            'frequency_sweep', 'band_measures', 'fourier_wave', 'fourier_heatmap', 'fourier_response',
-           'coefficient_shares', 'high_coefficients', 'shape_preference', 'CorruptionAccuracy', 'corruption_accuracy',
-           'Estimate', 'difference', 'estimate', 'function_estimate', 'mean_estimate', 'proportion', 'smallest']
+           'coefficient_shares', 'high_coefficients', 'coefficient_picture', 'shape_preference', 'CorruptionAccuracy',
+           'corruption_accuracy', 'Estimate', 'difference', 'estimate', 'function_estimate', 'mean_estimate',
+           'proportion', 'smallest']
 
 # %% ../nbs/api/06_evaluate.ipynb #b86ba9c0
 from collections.abc import Callable, Sequence
@@ -23,7 +24,15 @@ from .layers import convolutions, dct_coefficients
 from .models import device_of, networks_of, predict
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
-from .statistics import Estimate, difference, estimate, function_estimate, mean_estimate, proportion, smallest
+from freqnb.statistics import (
+    Estimate,
+    difference,
+    estimate,
+    function_estimate,
+    mean_estimate,
+    proportion,
+    smallest,
+)
 
 # %% ../nbs/api/06_evaluate.ipynb #2209e080
 _all_ = [Estimate, difference, estimate, function_estimate, mean_estimate, proportion, smallest]
@@ -280,6 +289,17 @@ def high_coefficients(
 )->Tensor: # For each convolution larger than 1 x 1 a share in [0, 1]: `(L,)`, or `(S, L)` for S networks
     "The share of each layer's energy in the upper half of the cosine frequencies, which the penalty 'highest' reduces"
     return per_network(_high_coefficients, models)
+
+# %% ../nbs/api/06_evaluate.ipynb #5bd08deb
+def coefficient_picture(
+    model:nn.Module, # Plain or cosine convolutions
+    layers:int|None=None, # The first so many of `coefficient_shares`; all when None
+    factor:int=10, # Pixels a coefficient
+)->Tensor: # `(1, H, W)`, zero frequency at the upper left of each grid
+    "The grids of `coefficient_shares` side by side, each frequency as bright as its amplitude"
+    shares = list(coefficient_shares(model).values())[:layers]
+    grids = [nn.functional.pad(share.float().sqrt()[None], (0, 1)) for share in shares]
+    return torch.cat(grids, -1).repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 # %% ../nbs/api/06_evaluate.ipynb #b8468445
 def shape_preference(

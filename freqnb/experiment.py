@@ -16,19 +16,20 @@ from torch import Tensor, nn
 from . import records
 from .basics import by_scale
 from .data import Images, Splits, load
-from .evaluate import Estimate, estimate
-from .recipe import over_seeds
+from .objectives import Objective, Phases, cross_entropy
+from .recipe import Recipe, over_seeds
 from .records import Claim, Record, Table
-from .train import Recipe, Run, cross_entropy, fit_all
+from .statistics import Estimate, estimate
+from .train import Run, fit_all
 
 # %% ../nbs/api/07_experiment.ipynb #38539988
 _all_ = [by_scale]
 
 # %% ../nbs/api/07_experiment.ipynb #b87634d4
-Row = Recipe | tuple[Recipe, Callable]  # With `cross_entropy`, or with an objective of its own
+Row = Recipe | tuple[Recipe, Objective | Phases]  # With `cross_entropy`, or with an objective of its own
 
 # %% ../nbs/api/07_experiment.ipynb #7f4e3591
-def _split_row(row:Row)->tuple[Recipe,Callable]:
+def _split_row(row:Row)->tuple[Recipe,Objective|Phases]:
     "Recipe and objective of a row"
     return row if isinstance(row, tuple) else (row, cross_entropy)
 
@@ -59,7 +60,10 @@ def epoch_means(
     column:str, # Of their history: 'loss', 'train_accuracy', 'valid_accuracy' or a measurement of `fit`
 )->Tensor: # One number for each epoch `(E,)`, nan where it was not measured
     "The mean over seeds after each epoch"
-    return torch.tensor([[epoch.get(column, torch.nan) for epoch in run.history] for run in runs]).mean(0)
+    by_seed = []
+    for run in runs:
+        by_seed.append([epoch.get(column, torch.nan) for epoch in run.history])
+    return torch.tensor(by_seed).mean(0)
 
 # %% ../nbs/api/07_experiment.ipynb #309c85ea
 def final_mean(
@@ -67,7 +71,8 @@ def final_mean(
     column:str, # Of their history, such as 'train_accuracy'
 )->float: # Not a number where it was not measured
     "The mean over seeds after the last epoch"
-    return torch.tensor([run.history[-1].get(column, torch.nan) for run in runs]).mean().item()
+    by_seed = [run.history[-1].get(column, torch.nan) for run in runs]
+    return torch.tensor(by_seed).mean().item()
 
 # %% ../nbs/api/07_experiment.ipynb #d36daeeb
 def _entries(values:Mapping, above:tuple=())->Iterator[tuple[str,Any]]:

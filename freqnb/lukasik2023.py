@@ -11,8 +11,10 @@ from functools import partial
 from typing import Literal
 
 from .basics import by_scale, check_choice, check_scale, settings
+from .experiment import Row
+from .objectives import Objective, cross_entropy, penalized
 from .penalties import filter_penalty
-from .train import Recipe, cross_entropy, penalized
+from .recipe import Recipe
 
 # %% ../nbs/api/08_lukasik2023.ipynb #2f17295a
 _RESNET = dict(lr=0.01, weight_decay=0.01, schedule='step', warmup=0.0, milestones=(0.24, 0.48, 0.72, 0.96))
@@ -51,7 +53,7 @@ def with_penalty(
     scheme:str='highest', # A scheme of `filter_penalty`, or several joined by '+'
     strength:float=.01, # What the penalty is multiplied by: lambda
     depth:float|int=1/3, # How much of the depth is penalized, as in `filter_penalty`
-)->partial: # An objective for `fit`
+)->Objective: # For `fit`
     "Cross-entropy with a filter penalty"
     penalty = partial(filter_penalty, scheme=scheme, depth=depth)
     return partial(penalized, penalty=penalty, strength=strength)
@@ -61,7 +63,7 @@ def rows(
     base:Recipe, # What the rows share, such as `lukasik2023.base()`
     strength:float=.01, # What a penalty is multiplied by: lambda
     depth:float|int=1/3, # How much of the depth is penalized, as in `filter_penalty`
-)->dict[str,tuple]: # Recipe and objective of each row, for `train_rows`
+)->dict[str,Row]: # Recipe and objective of each row, for `train_rows`
     "The rows that Lukasik et al. 2023 compare"
     layers = {name: (replace(base, conv=name), cross_entropy) for name in ('plain', 'WD', 'SD')}
     decomposed = replace(base, conv='WD')

@@ -57,14 +57,18 @@ CONTROL = 'our control, not in the paper'  # The `section` of such a claim
 # %% ../nbs/api/06_records.ipynb #72914b5d
 def _html_row(tag:str, cells:Sequence)->str:
     "A row of an HTML table; `tag` is 'th' or 'td'"
-    return '<tr>' + ''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells) + '</tr>'
+    texts = [html.escape(str(cell)) for cell in cells]
+    return '<tr>' + ''.join(f'<{tag}>{text}</{tag}>' for text in texts) + '</tr>'
 
 # %% ../nbs/api/06_records.ipynb #6fa3b187
 def _aligned(rows:Sequence[Sequence])->list[str]:
     "Rows as lines with columns of equal width, a rule below the first"
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append('  '.join(padded).rstrip())
     return [lines[0], '  '.join('-' * width for width in widths), *lines[1:]]
 
 # %% ../nbs/api/06_records.ipynb #da4fca15
@@ -108,7 +112,8 @@ class Record:
     @property
     def file(self)->str: # Relative to a folder of records
         "The file name that belongs to notebook, scale and data"
-        return f'{self.name}-{self.scale}-{Path(self.data["name"]).stem}.json'
+        data = Path(self.data['name']).stem
+        return f'{self.name}-{self.scale}-{data}.json'
 
 # %% ../nbs/api/06_records.ipynb #92bc0475
 @patch
@@ -299,7 +304,8 @@ def best_committed(
 # %% ../nbs/api/06_records.ipynb #9d372103
 def _counts(record:Record, what:str)->str:
     "How many images ('n') or seeds the numbers of a record stand on, such as '200 or 1,000'"
-    return ' or '.join(sorted({f'{getattr(one, what):,}' for one in record.metrics.values()}))
+    counts = {getattr(one, what) for one in record.metrics.values()}
+    return ' or '.join(sorted(f'{count:,}' for count in counts))
 
 # %% ../nbs/api/06_records.ipynb #5dca78c5
 def compare(
