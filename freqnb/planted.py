@@ -142,7 +142,8 @@ def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, text
 
     images = torch.arange(len(background))
     planted = with_shape[shape, images] + textures[texture, images][:, None]
-    return planted.mul_(255 * scale[:, None, None, None]).add_(127.5).round_().to(torch.uint8)
+    pixels = planted.mul_(255 * scale[:, None, None, None]).add_(127.5)
+    return pixels.round_().to(torch.uint8)
 
 # %% ../nbs/api/02_planted.ipynb #9c0ffff2
 def _check_ring(name:str, band:tuple[float,float]|None, strength:float, h:int, w:int)->bool:

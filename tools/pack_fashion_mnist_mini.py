@@ -3,7 +3,7 @@
     python tools/pack_fashion_mnist_mini.py FOLDER_OF_THE_IDX_FILES freqnb/assets/fashion_mnist_mini.npz
 
 The bytes depend on nothing but the pixels, the labels and zlib. The sha256 that it prints belongs into
-nbs/api/00_data.ipynb.
+nbs/api/02_arrays.ipynb.
 """
 
 import gzip
