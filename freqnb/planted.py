@@ -141,8 +141,8 @@ def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, text
     scale = 0.5 / (_peak(with_shape) + _peak(textures))
 
     images = torch.arange(len(background))
-    planted = with_shape[shape, images] + textures[texture, images][:, None]
-    pixels = planted.mul_(255 * scale[:, None, None, None]).add_(127.5)
+    mixed = with_shape[shape, images] + textures[texture, images][:, None]
+    pixels = mixed.mul_(255 * scale[:, None, None, None]).add_(127.5)
     return pixels.round_().to(torch.uint8)
 
 # %% ../nbs/api/02_planted.ipynb #9c0ffff2
