@@ -32,6 +32,7 @@ from .data import sources
 from .lukasik2023 import with_penalty
 from .papers import PAPERS
 from .penalties import filter_penalty
+from .recipe import Recipe
 from .records import Record, read_record, record_folders
 from .records import report as table_of_claims
 from freqnb.reproduce import (
@@ -43,9 +44,10 @@ from freqnb.reproduce import (
     paper_notebooks,
     run_notebooks,
 )
-from .train import Recipe, cross_entropy, fit
+from .objectives import cross_entropy
+from .train import fit
 
-# %% ../nbs/api/10_cli.ipynb #bc9251ed
+# %% ../nbs/api/10_cli.ipynb #66395947
 def _check_data(data:str)->str:
     "The name of a data set, or the whole path of one"
     names = [source.name for source in sources()]
@@ -71,7 +73,7 @@ def _choose(scale:str|None, data:str|None, seeds:int|None, device:str|None)->dic
         chosen['FREQNB_DEVICE'] = str(pick_device(device))
     return chosen
 
-# %% ../nbs/api/10_cli.ipynb #083bd7c0
+# %% ../nbs/api/10_cli.ipynb #eb512ad5
 def _jobs(jobs:int|None, device:str|None)->int:
     "How many notebooks run side by side"
     if jobs is None:
@@ -124,14 +126,14 @@ def reproduce(
         lab(str(next(iter(outs.values()))))
     return int(len(ran) < len(outs))
 
-# %% ../nbs/api/10_cli.ipynb #7ae92fdf
+# %% ../nbs/api/10_cli.ipynb #0a5b6779
 def _all_notebooks()->dict[str,Path]:
     "Every notebook under `nbs` by its name"
     folder = notebooks_folder()
     found = [path for path in sorted(folder.rglob('*.ipynb')) if not path.parts[-2].startswith('.')]
     return {name_of(path): path for path in found}
 
-# %% ../nbs/api/10_cli.ipynb #d2d43c0b
+# %% ../nbs/api/10_cli.ipynb #caa7f8a8
 def _size(outcome:Outcome)->str:
     "What is printed when a notebook was saved"
     name = name_of(outcome.path)
@@ -189,7 +191,7 @@ def data(
         print(f'{source.name:20}{here:10}{source.images:>8,} images  {size:>9}  {source.where}')
     return 0
 
-# %% ../nbs/api/10_cli.ipynb #95628615
+# %% ../nbs/api/10_cli.ipynb #c8c0cffd
 _NEEDED = dict(
     strength=('penalty', '--penalty SCHEME'),
     depth=('penalty', '--penalty SCHEME'),
@@ -202,7 +204,7 @@ _IDLE = dict(
     penalty=('none',), conv=('plain',), band=('all',), schedule=('constant', 'linear', 'cosine'), swa=(None,)
 )
 
-# %% ../nbs/api/10_cli.ipynb #e86c5aa2
+# %% ../nbs/api/10_cli.ipynb #bbf815a7
 def _refuse_idle(typed:Mapping[str,Any], values:Mapping[str,Any])->None:
     "Raise a ValueError where an option was typed that cannot take effect beside the other `values`"
     for name in typed:
@@ -326,7 +328,7 @@ def _help(offered:Mapping[str,EntryPoint])->str:
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
     return '\n'.join([title, '', *lines, '', 'freqnb COMMAND --help tells more'])
 
-# %% ../nbs/api/10_cli.ipynb #105161ce
+# %% ../nbs/api/10_cli.ipynb #8f7f74d5
 def _numbers(text:str)->tuple[float,...]:
     "Numbers with commas between them"
     try:
@@ -336,7 +338,7 @@ def _numbers(text:str)->tuple[float,...]:
             f'{text!r}; expected numbers with commas between them, such as .75,.9'
         ) from None
 
-# %% ../nbs/api/10_cli.ipynb #5f3cb27a
+# %% ../nbs/api/10_cli.ipynb #a458c96e
 def _reader(kind)->Callable[[str],Any]:
     "What reads a typed value of a type: the type itself where that is simple"
     kinds = [part for part in get_args(kind) if part is not type(None)]
@@ -346,7 +348,7 @@ def _reader(kind)->Callable[[str],Any]:
         return type(kinds[0])
     return _numbers if tuple in (kind, get_origin(kind)) else kind
 
-# %% ../nbs/api/10_cli.ipynb #2b7457b7
+# %% ../nbs/api/10_cli.ipynb #5964d316
 @dataclass(frozen=True)
 class _Option:
     "What the command line knows of a parameter"
@@ -356,7 +358,7 @@ class _Option:
     about:str
     several:bool=False # Whether it takes all the words without an option
 
-# %% ../nbs/api/10_cli.ipynb #d797bd13
+# %% ../nbs/api/10_cli.ipynb #e1834255
 def _of_function(command:Callable)->list[_Option]:
     "The parameters of a command, without `**recipe`"
     found = []
@@ -367,7 +369,7 @@ def _of_function(command:Callable)->list[_Option]:
             found.append(_Option(name, part.anno, default, part.docment or '', several))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #7cada610
+# %% ../nbs/api/10_cli.ipynb #c5522af3
 def _of_recipe()->list[_Option]:
     "The fields of a recipe, with their comments and the values they may have"
     about = {}
@@ -382,7 +384,7 @@ def _of_recipe()->list[_Option]:
         found.append(_Option(f.name, f.type, default, text))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #e44b4649
+# %% ../nbs/api/10_cli.ipynb #10e5fd6a
 def _options(command:Callable)->list[_Option]:
     "The parameters of a command, and the fields of a recipe where it takes them"
     own = _of_function(command)
@@ -395,14 +397,14 @@ def _options(command:Callable)->list[_Option]:
         more = [replace(option, default=None) for option in more]
     return own + more
 
-# %% ../nbs/api/10_cli.ipynb #58b7e269
+# %% ../nbs/api/10_cli.ipynb #c5d21ef7
 def _shown(value:Any)->str:
     "A value as one types it"
     if isinstance(value, tuple):
         return ','.join(map(_shown, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/api/10_cli.ipynb #672a5d69
+# %% ../nbs/api/10_cli.ipynb #14ee29cf
 def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
     "Let a parser read one option; its default stands in the place of the value"
     about = re.sub(r' \([^)]*\)|`', '', option.about).replace('%', '%%')
@@ -416,7 +418,7 @@ def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
         metavar = read.__name__.strip('_').upper() if option.default is None else _shown(option.default)
         parser.add_argument(flag, type=read, metavar=metavar, help=about)
 
-# %% ../nbs/api/10_cli.ipynb #be3b3296
+# %% ../nbs/api/10_cli.ipynb #d4088907
 def _parser(command:Callable)->argparse.ArgumentParser:
     "A parser of a command's options; what is not typed is not in its result"
     columns = shutil.get_terminal_size((100, 30)).columns
@@ -448,7 +450,8 @@ def main(
     arguments:Sequence[str]|None=None, # What was typed after `freqnb`; the command line when None
 )->int: # Exit status: 0 well, 1 something failed, 2 the command line was wrong, 130 stopped by Ctrl-C
     "Run the command that was typed"
-    name, *rest = arguments if arguments is not None else sys.argv[1:] or ['--help']
+    typed = sys.argv[1:] if arguments is None else arguments
+    name, *rest = typed or ['--help']
     offered = commands()
     if name in ('-h', '--help'):
         print(_help(offered))

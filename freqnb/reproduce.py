@@ -6,7 +6,7 @@
 __all__ = ['ONE_THREAD', 'notebooks_folder', 'name_of', 'paper_notebooks', 'Outcome', 'executed_path', 'run_notebooks',
            'default_jobs']
 
-# %% ../nbs/api/09_reproduce.ipynb #4518e65c
+# %% ../nbs/api/09_reproduce.ipynb #72d3c106
 import asyncio
 import os
 import re
@@ -22,7 +22,7 @@ from typing import Any
 from .basics import clone_folder, home, pick_device, replace_file
 from .papers import PAPERS, notebooks_of
 
-# %% ../nbs/api/09_reproduce.ipynb #eb6b3ce8
+# %% ../nbs/api/09_reproduce.ipynb #e3cacd00
 def notebooks_folder()->Path: # The folder `nbs`
     "Where the notebooks are"
     folder = clone_folder()
@@ -32,14 +32,14 @@ def notebooks_folder()->Path: # The folder `nbs`
         )
     return folder / 'nbs'
 
-# %% ../nbs/api/09_reproduce.ipynb #44fe18d1
+# %% ../nbs/api/09_reproduce.ipynb #eded3839
 def name_of(
     path:Path, # A notebook
 )->str: # Such as 'high_frequency/01_split'
     "What to call a notebook"
     return path.stem if path.parent.name == 'nbs' else f'{path.parent.name}/{path.stem}'
 
-# %% ../nbs/api/09_reproduce.ipynb #18db7138
+# %% ../nbs/api/09_reproduce.ipynb #9a7a083f
 def paper_notebooks(
     papers:Sequence[str]=(), # Papers ('high_frequency') or single notebooks ('high_frequency/01_split'); all when empty
 )->list[Path]: # Notebook files in the order of reading
@@ -50,10 +50,10 @@ def paper_notebooks(
             raise ValueError(f'no paper or notebook {paper!r}; there are {", ".join(every)}')
     return [path for name, path in every.items() if not papers or name.startswith(tuple(papers))]
 
-# %% ../nbs/api/09_reproduce.ipynb #5465c5b8
+# %% ../nbs/api/09_reproduce.ipynb #352ab187
 ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
-# %% ../nbs/api/09_reproduce.ipynb #9a12d291
+# %% ../nbs/api/09_reproduce.ipynb #015bbcb7
 def _client(notebook, path:Path, screen):
     "A kernel for `notebook` that tells `screen` about its cells and its standard error"
     from nbclient import NotebookClient
@@ -88,7 +88,7 @@ def _client(notebook, path:Path, screen):
         on_cell_complete=lambda cell, cell_index: screen.passed(path),
     )
 
-# %% ../nbs/api/09_reproduce.ipynb #ceb37ddb
+# %% ../nbs/api/09_reproduce.ipynb #ebaf832c
 def _keep_for_good(notebook)->None:
     "Drop what would not be the same in another run: counts, times, and views of widgets that live in a kernel"
     for name in [name for name in notebook.metadata if name != 'kernelspec']:
@@ -106,7 +106,7 @@ def _keep_for_good(notebook)->None:
             if 'metadata' in output:
                 output.metadata = {}
 
-# %% ../nbs/api/09_reproduce.ipynb #aa4010b1
+# %% ../nbs/api/09_reproduce.ipynb #85c1ab47
 @dataclass(frozen=True)
 class Outcome:
     "How a notebook ran"
@@ -115,20 +115,20 @@ class Outcome:
     seconds:float # From the kernel's start to its end
     error:str='' # What stopped it, in one line; empty where nothing did
 
-# %% ../nbs/api/09_reproduce.ipynb #623c8db2
+# %% ../nbs/api/09_reproduce.ipynb #4d002def
 def executed_path(
     path:Path, # A notebook
 )->Path: # Under `FREQNB_HOME`; it need not exist yet
     "Where the executed notebook goes"
     return home() / 'notebooks' / f'{name_of(path)}.ipynb'
 
-# %% ../nbs/api/09_reproduce.ipynb #d1ac64b1
+# %% ../nbs/api/09_reproduce.ipynb #acd26afe
 def _first_line(name:str, text:str)->str:
     "An error in one line"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ': '.join([name, *lines[:1]])
 
-# %% ../nbs/api/09_reproduce.ipynb #2e6b5dfe
+# %% ../nbs/api/09_reproduce.ipynb #be6b6f46
 async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->Outcome:
     "Run a notebook from top to bottom and write it with its outputs; one that stops never takes the place of `path`"
     import nbformat
@@ -141,6 +141,8 @@ async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->
     except CellExecutionError as stopped:
         error = _first_line(stopped.ename, stopped.evalue)
     except DeadKernelError as stopped:
+        if asyncio.current_task().cancelling():
+            raise asyncio.CancelledError from None
         error = _first_line('the kernel died', str(stopped))
 
     _keep_for_good(notebook)
@@ -150,10 +152,10 @@ async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->
     replace_file(out, lambda file: file.write(text.encode()))
     return Outcome(path, out, time.perf_counter() - start, error)
 
-# %% ../nbs/api/09_reproduce.ipynb #03967d18
+# %% ../nbs/api/09_reproduce.ipynb #402cb5d7
 _BAR = re.compile(r'(?P<what>.*?):? *\b(?P<share>\d+%)\|.*\[[^<]*<(?P<left>[^,\]]*)')
 
-# %% ../nbs/api/09_reproduce.ipynb #bc238c66
+# %% ../nbs/api/09_reproduce.ipynb #af966456
 def _split_bars(text:str)->tuple[str, list[str]]:
     "What the last progress bar in `text` says, in short, and the other lines of it"
     pieces = [piece.strip() for piece in re.split(r'[\r\n]+', text) if piece.strip()]
@@ -163,7 +165,7 @@ def _split_bars(text:str)->tuple[str, list[str]]:
     short = f'{last["what"]} {last["share"]}, {last["left"]} left'.strip() if last else ''
     return short, lines
 
-# %% ../nbs/api/09_reproduce.ipynb #2d53144c
+# %% ../nbs/api/09_reproduce.ipynb #abbdd190
 class _Log:
     "A screen that is no terminal: a line for each start, a block for each end"
     def __init__(self, weights:Mapping[Path, float]): self.weights = weights
@@ -185,7 +187,7 @@ class _Log:
 
     def close(self)->None: pass
 
-# %% ../nbs/api/09_reproduce.ipynb #e5d9e70f
+# %% ../nbs/api/09_reproduce.ipynb #b19676be
 class _Bars(_Log):
     "A terminal: a bar for each running notebook, and one over all"
     def __init__(self, weights:Mapping[Path, float]):
@@ -239,7 +241,7 @@ class _Bars(_Log):
         for bar in (*self.bars.values(), self.all):
             bar.close()
 
-# %% ../nbs/api/09_reproduce.ipynb #8d296050
+# %% ../nbs/api/09_reproduce.ipynb #133731d5
 _SECONDS = {
     'high_frequency/01_split': 25,
     'high_frequency/02_low_generalizes': 104,
@@ -259,12 +261,12 @@ _SECONDS = {
     'filter_frequency/04_corruptions_and_shape': 60,
 }
 
-# %% ../nbs/api/09_reproduce.ipynb #fdfb5721
+# %% ../nbs/api/09_reproduce.ipynb #d02633d2
 def _seconds_of(path:Path)->float:
     "About how long a notebook takes"
     return _SECONDS.get(name_of(path), 60)
 
-# %% ../nbs/api/09_reproduce.ipynb #a4920a34
+# %% ../nbs/api/09_reproduce.ipynb #b98f803f
 def _in_order(paths:Sequence[Path], jobs:int)->list[Path]:
     "The shortest first, then from the longest on; as they come where they run one after the other"
     if jobs == 1:
@@ -272,7 +274,7 @@ def _in_order(paths:Sequence[Path], jobs:int)->list[Path]:
     longest_first = sorted(paths, key=_seconds_of, reverse=True)
     return longest_first[-1:] + longest_first[:-1]
 
-# %% ../nbs/api/09_reproduce.ipynb #69cc6093
+# %% ../nbs/api/09_reproduce.ipynb #e618da99
 def _take(waiting:list[Path], running:Collection[Path])->Path:
     "The first that waits and whose folder nobody works on, else the first; it waits no longer"
     folders = {path.parent for path in running}
@@ -281,7 +283,7 @@ def _take(waiting:list[Path], running:Collection[Path])->Path:
     waiting.remove(path)
     return path
 
-# %% ../nbs/api/09_reproduce.ipynb #26042de2
+# %% ../nbs/api/09_reproduce.ipynb #8c4c9d88
 def _code_cells(path:Path)->int:
     "How many cells a notebook runs"
     import nbformat
@@ -289,14 +291,14 @@ def _code_cells(path:Path)->int:
     cells = nbformat.read(path, as_version=4).cells
     return sum(cell.cell_type == 'code' for cell in cells)
 
-# %% ../nbs/api/09_reproduce.ipynb #35f5e95b
+# %% ../nbs/api/09_reproduce.ipynb #44451b3c
 async def _keep_fresh(screen)->None:
     "Let the clocks of a screen go on"
     while True:
         await asyncio.sleep(1)
         screen.refresh()
 
-# %% ../nbs/api/09_reproduce.ipynb #e7ce65e8
+# %% ../nbs/api/09_reproduce.ipynb #cae90ee4
 async def _run_all(
     outs:Mapping[Path, Path],
     environment:Mapping[str, str],
@@ -326,7 +328,7 @@ async def _run_all(
         screen.close()
     return outcomes
 
-# %% ../nbs/api/09_reproduce.ipynb #2f850524
+# %% ../nbs/api/09_reproduce.ipynb #f00511b2
 def _finish(work:Coroutine[Any, Any, list[Outcome]])->list[Outcome]:
     "Wait for a coroutine, whether a loop runs here or not"
     try:
@@ -336,13 +338,13 @@ def _finish(work:Coroutine[Any, Any, list[Outcome]])->list[Outcome]:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
-# %% ../nbs/api/09_reproduce.ipynb #1c095773
+# %% ../nbs/api/09_reproduce.ipynb #02ad3cfb
 def _tell(outcome:Outcome)->str:
     "A notebook that ran, or why it did not"
     name = name_of(outcome.path)
     return f'{name} stopped with {outcome.error}' if outcome.error else f'{name}: {outcome.seconds:.0f} s'
 
-# %% ../nbs/api/09_reproduce.ipynb #2aac8d32
+# %% ../nbs/api/09_reproduce.ipynb #6b4e0673
 def run_notebooks(
     outs:Mapping[Path, Path], # Where each notebook goes with its outputs, which may be its own place
     environment:Mapping[str, str]|None=None, # Variables for the kernels, besides this process's own
@@ -353,7 +355,7 @@ def run_notebooks(
     jobs = max(1, min(jobs, len(outs)))
     return _finish(_run_all(outs, environment or {}, jobs, told))
 
-# %% ../nbs/api/09_reproduce.ipynb #294435d4
+# %% ../nbs/api/09_reproduce.ipynb #231dc087
 def default_jobs(
     device:str|None=None, # Where the notebooks compute; see `pick_device`
 )->int: # As many as there are cores, or one on a GPU, whose memory they would share

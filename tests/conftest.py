@@ -1,10 +1,13 @@
-"""What several tests share: a headless Chromium, and pages that remember what they fetched and complained of."""
+"""What several tests share: one thread a worker, a headless Chromium, and pages that remember what they fetched."""
 
+import os
 import shutil
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported: workers run side by side
 
 CHROMIUM_FLAGS = [
     '--no-sandbox',
@@ -15,6 +18,21 @@ CHROMIUM_FLAGS = [
     '--disable-background-networking',
     '--disable-sync',
 ]
+
+
+def shares_a_fixture(item):
+    "Whether a test needs what is made once for its module"
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(each.scope == 'module' for found in definitions for each in found)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "Tests that share a fixture of their module go to one worker; the papers' notebooks, the longest of all, go first"
+    for item in items:
+        if shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    items.sort(key=lambda item: 'reproduced' not in item.fixturenames)
 
 
 @pytest.fixture(scope='module')
