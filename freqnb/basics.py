@@ -13,6 +13,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def check_count(
 )->None:
     "Raise a ValueError where a number of things is not a whole number from 1 on"
     for name, count in counts.items():
-        whole = isinstance(count, int) and not isinstance(count, bool)
+        whole = isinstance(count, Integral) and not isinstance(count, bool)
         if not whole or count < 1:
             raise ValueError(f'{name} is {count!r}; expected a whole number >= 1')
 
