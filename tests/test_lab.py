@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -52,32 +53,40 @@ def wait_for(ready, seconds, what):
         time.sleep(0.1)
 
 
+@contextmanager
+def running_lab(folder, port):
+    "JupyterLab on a folder, with settings of its own, until the block ends"
+    names = ['CONFIG', 'DATA', 'RUNTIME']
+    own = {f'JUPYTER_{o}_DIR': str(folder / o.lower()) for o in names}
+    env = os.environ | own | dict(IPYTHONDIR=str(folder / 'ipython'), FREQNB_STATIC='0')
+    command = [sys.executable, '-m', 'jupyterlab', *FLAGS, f'--port={port}']
+    with open(folder / 'lab.log', 'w') as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 @pytest.fixture
 def lab(tmp_path):
-    "JupyterLab on a folder with one notebook, with settings of its own"
+    "The address of a JupyterLab on a folder with one notebook"
     pytest.importorskip('jupyterlab')
     write_notebook(tmp_path / 'waves.ipynb')
-    port, log = free_port(), open(tmp_path / 'lab.log', 'w')
-    home = {f'JUPYTER_{o}_DIR': str(tmp_path / o.lower()) for o in ['CONFIG', 'DATA', 'RUNTIME']}
-    env = os.environ | home | dict(IPYTHONDIR=str(tmp_path / 'ipython'), FREQNB_STATIC='0')
-    command = [sys.executable, '-m', 'jupyterlab', *FLAGS, f'--port={port}']
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    port = free_port()
     url = f'http://127.0.0.1:{port}/'
+    with running_lab(tmp_path, port) as process:
 
-    def answers():
-        assert process.poll() is None, (tmp_path / 'lab.log').read_text()
-        try:
-            return urllib.request.urlopen(url + 'api/status', timeout=1).status == 200
-        except OSError:
-            return False
+        def answers():
+            assert process.poll() is None, (tmp_path / 'lab.log').read_text()
+            try:
+                return urllib.request.urlopen(url + 'api/status', timeout=1).status == 200
+            except OSError:
+                return False
 
-    try:
         wait_for(answers, 60, 'JupyterLab')
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
 
 
 IDLE = """() => {
