@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Batches', 'Feed', 'epoch_seed', 'train_epoch', 'update_batch_norm', 'State', 'run_folder', 'only_one']
 
-# %% ../nbs/api/04_loop.ipynb #530d5a63
+# %% ../nbs/api/04_loop.ipynb #a249dd77
 import copy
 import hashlib
 import json
@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from .basics import home, replace_file
 from .objectives import Objective, cross_entropy
 
-# %% ../nbs/api/04_loop.ipynb #2294095a
+# %% ../nbs/api/04_loop.ipynb #374e17dd
 Batches = Iterable[tuple[Tensor, Tensor]]  # Images `(B, C, H, W)` in [0, 1] and labels `(B,)`
 Feed = Callable[..., Batches]  # From a batch size to batches, with the options of `freqnb.images.batches`
 
@@ -36,7 +36,8 @@ def epoch_seed(
     epoch:int, # Counted from zero; -1 for the initial weights
 )->int: # A seed for `torch.manual_seed`
     "One stream of randomness for each epoch of each seed"
-    return int.from_bytes(hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()[:7], 'big')
+    digest = hashlib.sha256(f'{seed}/{epoch}'.encode()).digest()
+    return int.from_bytes(digest[:7], 'big')
 
 # %% ../nbs/api/04_loop.ipynb #ad1db377
 def train_epoch(
@@ -102,14 +103,14 @@ class State:
     history:list[dict] = field(default_factory=list) # One dictionary an epoch
     best:dict[str,dict] = field(default_factory=dict) # The weights of 'best' and 'best average'
 
-# %% ../nbs/api/04_loop.ipynb #56191f13
+# %% ../nbs/api/04_loop.ipynb #2fe8922c
 @patch
 def parts(self:State)->dict: # Those that are there
     "What has a state of its own, by name"
     names = ('model', 'optimizer', 'schedule', 'average')
     return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
-# %% ../nbs/api/04_loop.ipynb #feddbbe9
+# %% ../nbs/api/04_loop.ipynb #985f4a93
 @patch
 def save(self:State,
     path:Path, # A file that is never half-written
@@ -119,7 +120,7 @@ def save(self:State,
     states |= dict(history=self.history, best=self.best)
     replace_file(path, lambda file: torch.save(states, file))
 
-# %% ../nbs/api/04_loop.ipynb #36f9b67b
+# %% ../nbs/api/04_loop.ipynb #eaa9de14
 @patch
 def load(self:State,
     path:Path, # Written by `save`
@@ -131,7 +132,7 @@ def load(self:State,
         part.load_state_dict(state[name])
     self.history, self.best = state['history'], state['best']
 
-# %% ../nbs/api/04_loop.ipynb #b236a5c7
+# %% ../nbs/api/04_loop.ipynb #d76743ae
 @patch
 def keep_best(self:State,
     select:str, # A measurement in the history, the larger the better
@@ -151,7 +152,18 @@ def keep_best(self:State,
         if is_best:
             self.best[name] = copy.deepcopy(model.state_dict())
 
-# %% ../nbs/api/04_loop.ipynb #7f6a9567
+# %% ../nbs/api/04_loop.ipynb #1aa86373
+@patch
+def update_average(self:State,
+    feed:Feed, # From a batch size to images and labels
+    objective:Objective|None=None, # Its passes decide the batch-norm statistics; clean images when None
+)->None: # `average` is changed
+    "Take the weights of the last epoch into the average, and give it batch-norm statistics of its own"
+    self.average.update_parameters(self.model)
+    update_batch_norm(self.average, feed, objective)
+    self.average.eval()
+
+# %% ../nbs/api/04_loop.ipynb #8a84019d
 @patch
 def networks(self:State)->dict[str,nn.Module]: # In evaluation mode
     "What there is to choose from at the end: 'last', 'best', 'average' and 'best average'"
@@ -171,7 +183,7 @@ def run_folder(
     text = json.dumps(identity, sort_keys=True)
     return home() / 'runs' / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/api/04_loop.ipynb #aa6d497b
+# %% ../nbs/api/04_loop.ipynb #94472840
 @contextmanager
 def only_one(
     folder:Path, # Of a run; made where it is missing

@@ -38,7 +38,7 @@ from .own_network import OwnNetwork, network_identity, own_network, source_of
 from .recipe import Recipe, lr_factor, make_optimizer, precision_on
 from .spectrum import rescale, split_bands
 
-# %% ../nbs/api/05_train.ipynb #72d67564
+# %% ../nbs/api/05_train.ipynb #15169e81
 Measures = dict[
     str, Callable[[nn.Module], float | dict[str, float]]
 ]  # A number of a network, or several, by name
@@ -66,7 +66,8 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
         files = replace(train, y=y)
 
         def stream(*options, **more):
-            return ((band_of(x.to(device), recipe), y.to(device)) for x, y in files.batches(*options, **more))
+            for x, y in files.batches(*options, **more):
+                yield band_of(x.to(device), recipe), y.to(device)
 
         return stream, permutation
 
@@ -152,7 +153,7 @@ def new_state(
     average = None if recipe.swa is None else AveragedModel(network)
     return State(network, optimizer, schedule, average)
 
-# %% ../nbs/api/05_train.ipynb #44859e51
+# %% ../nbs/api/05_train.ipynb #cf96d0ae
 @dataclass
 class _Job:
     "What stays the same during a run"
@@ -199,15 +200,6 @@ def _epoch(job:_Job, state:State, objective:Objective)->dict:
         )
     return row | dict(seconds=time.perf_counter() - start)
 
-# %% ../nbs/api/05_train.ipynb #6a650ef0
-def _average(job:_Job, state:State, objective:Objective)->None:
-    "Take the weights of the epoch into the average, and give the average batch-norm statistics of its own"
-    state.average.update_parameters(state.model)
-    torch.manual_seed(epoch_seed(job.recipe.seed, len(state.history)))
-    shown = None if job.recipe.swa_norm == 'clean' else objective
-    update_batch_norm(state.average, job.feed, shown)
-    state.average.eval()
-
 # %% ../nbs/api/05_train.ipynb #300ddfed
 def _advance(job:_Job, state:State, path:Path, until:int, objective:Objective)->None:
     "Train up to epoch `until`, with a checkpoint in `path` after each"
@@ -216,7 +208,8 @@ def _advance(job:_Job, state:State, path:Path, until:int, objective:Objective)->
         row = _epoch(job, state, objective) | _measurements(job, state.model)
         averaged = recipe.swa is not None and len(state.history) >= first_epoch(recipe.swa, recipe.epochs)
         if averaged:
-            _average(job, state, objective)
+            torch.manual_seed(epoch_seed(recipe.seed, len(state.history)))
+            state.update_average(job.feed, None if recipe.swa_norm == 'clean' else objective)
             values = _measurements(job, state.average.module)
             row |= {f'average {name}': value for name, value in values.items()}
 
@@ -251,7 +244,7 @@ def _bring(job:_Job, state:State, identity:dict, until:int, objective:Objective)
             _advance(job, state, path, until, smoothed)
     return path
 
-# %% ../nbs/api/05_train.ipynb #7474eb2d
+# %% ../nbs/api/05_train.ipynb #d5a0d518
 def _train(job:_Job, state:State, identity:dict, objective:Objective|Phases)->Path:
     "Bring a state to its last epoch, in one phase or two; the folder it lies in"
     if isinstance(objective, Phases):
@@ -265,13 +258,8 @@ def _train(job:_Job, state:State, identity:dict, objective:Objective|Phases)->Pa
 
 # %% ../nbs/api/05_train.ipynb #7baccd92
 def _fit(
-    recipe:Recipe,
-    splits:Splits,
-    measure:Measures|Callable,
-    objective:Objective|Phases,
-    model:OwnNetwork|None,
-    device:torch.device,
-    bar:Any,
+    recipe:Recipe, splits:Splits, measure:Measures|Callable, objective:Objective|Phases,
+    model:OwnNetwork|None, device:torch.device, bar:Any,
 )->Run:
     "`fit` for one recipe, with a bar to move"
     architecture = recipe.model if model is None else source_of(model)
@@ -300,10 +288,10 @@ def _fit(
         recipe, networks['last'], state.history, path, data, permutation, objective, networks, architecture
     )
 
-# %% ../nbs/api/05_train.ipynb #b663751f
+# %% ../nbs/api/05_train.ipynb #0ce24726
 _OF_THE_NETWORK = ('model', 'width', 'norm', 'kernel', 'conv', 'basis', 'dropout', 'init')
 
-# %% ../nbs/api/05_train.ipynb #88bed5c0
+# %% ../nbs/api/05_train.ipynb #09d18316
 def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)->None:
     "Refuse settings that would do nothing"
     smoothing, default = recipe.label_smoothing, Recipe.label_smoothing
@@ -365,10 +353,10 @@ def fit(
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, model, device, progress)[0]
 
-# %% ../nbs/api/05_train.ipynb #db5b2bed
+# %% ../nbs/api/05_train.ipynb #a840c56e
 _all_ = ['Recipe', 'State', 'lr_factor', 'make_optimizer', 'run_folder', 'train_epoch', 'update_batch_norm']
 
-# %% ../nbs/api/05_train.ipynb #df4e855d
+# %% ../nbs/api/05_train.ipynb #eb8f608c
 # until the papers' notebooks have moved
 from .basics import computes_bfloat16, settings  # noqa: F401
 from .objectives import adversarial_cross_entropy as attacked_loss  # noqa: F401
@@ -378,6 +366,6 @@ from .recipe import CHOICES, SEEDS, from_environment  # noqa: F401
 from .recipe import over_seeds as replicates  # noqa: F401
 
 SCALES = ('smoke', 'demo', 'full', 'laptop', 'gpu', 'paper')
-estimate_norm, _start, _precision = update_batch_norm, new_state, precision_on
+estimate_norm = update_batch_norm
 def chosen(recipe):
     return from_environment(replace(recipe, scale=settings().scale or recipe.scale))
