@@ -6,7 +6,7 @@
 __all__ = ['OPTIMIZERS', 'CHOICES', 'SEEDS', 'Recipe', 'from_environment', 'over_seeds', 'lr_factor', 'make_optimizer',
            'precision_on']
 
-# %% ../nbs/api/04_recipe.ipynb #5cabe6b7
+# %% ../nbs/api/04_recipe.ipynb #894958e2
 import math
 import os
 from dataclasses import dataclass, fields, replace
@@ -27,10 +27,11 @@ from freqnb.basics import (
     computes_bfloat16,
     settings,
 )
-from .data import KNOWN
-from .models import CONVOLUTIONS, INITS, NETS
+from .data import NAMES
+from .models import CONVOLUTIONS, INITS
+from .networks import NETS
 
-# %% ../nbs/api/04_recipe.ipynb #e3b6d7a8
+# %% ../nbs/api/04_recipe.ipynb #626106ad
 OPTIMIZERS = dict(
     sgd=partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     momentum=partial(torch.optim.SGD, momentum=0.9),
@@ -41,7 +42,7 @@ OPTIMIZERS = dict(
     rmsprop=torch.optim.RMSprop,
 )
 
-# %% ../nbs/api/04_recipe.ipynb #054bd261
+# %% ../nbs/api/04_recipe.ipynb #a97f719b
 @dataclass(frozen=True)
 class _Subject:
     "The first half of a `Recipe`: which network, on which images"
@@ -84,12 +85,12 @@ class Recipe(_Subject):
 
     def __post_init__(self): _check_recipe(self)
 
-# %% ../nbs/api/04_recipe.ipynb #dc4a6fb8
+# %% ../nbs/api/04_recipe.ipynb #a91a25de
 CHOICES = {
     name: get_args(hint) for name, hint in get_type_hints(Recipe).items() if get_origin(hint) is Literal
 }
 
-# %% ../nbs/api/04_recipe.ipynb #2843d896
+# %% ../nbs/api/04_recipe.ipynb #e27b5d68
 def _plain(name:str, value:Any)->Any:
     "A value as Python's own: numbers of NumPy and PyTorch, lists, arrays and paths are turned into it"
     if isinstance(value, dict):
@@ -102,13 +103,12 @@ def _plain(name:str, value:Any)->Any:
         return tuple(_plain(name, each) for each in value)
     return value
 
-# %% ../nbs/api/04_recipe.ipynb #df6f120d
+# %% ../nbs/api/04_recipe.ipynb #b7a7b614
 def _check_data(data:str)->None:
     "Refuse a source that is neither a name `load` knows nor a path that exists"
-    names = ('planted', 'fashion_mnist_mini', *KNOWN)
-    known = isinstance(data, str) and (data in names or Path(data).expanduser().exists())
+    known = isinstance(data, str) and (data in NAMES or Path(data).expanduser().exists())
     if not known:
-        raise ValueError(f'data is {data!r}; expected one of {", ".join(names)}, or an existing path')
+        raise ValueError(f'data is {data!r}; expected one of {", ".join(NAMES)}, or an existing path')
 
 # %% ../nbs/api/04_recipe.ipynb #ebeeb33a
 def _check_recipe(recipe:Recipe)->None:
@@ -204,6 +204,6 @@ def precision_on(
         return recipe.precision
     return 'bfloat16' if computes_bfloat16(device) else 'float32'
 
-# %% ../nbs/api/04_recipe.ipynb #105a15b2
+# %% ../nbs/api/04_recipe.ipynb #a31ecb01
 @patch
 def settle(self:Recipe)->Recipe: return self # until the papers' notebooks have moved
