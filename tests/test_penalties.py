@@ -225,15 +225,13 @@ def test_depth(larger, ones, d, share):
 
 @pytest.mark.parametrize('depth', [0, -1, 0.0, 1.5, -0.5, '3', None, float('nan')])
 def test_wrong_depths_are_echoed(depth):
-    with pytest.raises(ValueError, match='depth is a share'):
+    with pytest.raises(ValueError, match='expected a share'):
         filter_penalty(stack([3], 0), depth=depth)
 
 
 @pytest.mark.parametrize('scheme', ['lowest', '', 'highest+', 'highest, weighted', 'highest+lowest'])
 def test_wrong_schemes_are_echoed(scheme):
-    with pytest.raises(
-        ValueError, match='scheme is one of highest, weighted, first_order, monotone'
-    ) as error:
+    with pytest.raises(ValueError, match='expected one of highest, weighted, first_order, monotone') as error:
         filter_penalty(stack([3], 0), scheme)
     assert repr(scheme) in str(error.value)
 
