@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Shape', 'CHUNK', 'HIGHEST_PRODUCT', 'Rescale', 'RESCALES', 'frequency_grid', 'radial_mask', 'square_mask',
            'ring_mask', 'apply_mask', 'imaginary_residue', 'low_passes', 'low_pass', 'split_bands', 'high_pass',
-           'svd_split', 'rescale', 'kept_coefficients', 'kept_energy', 'radial_energy', 'dct_basis', 'dct_matrix',
-           'dct2', 'idct2']
+           'svd_parts', 'svd_split', 'rescale', 'kept_coefficients', 'kept_energy', 'radial_energy', 'dct_basis',
+           'dct_matrix', 'dct2', 'idct2']
 
 # %% ../nbs/api/01_spectrum.ipynb #c9be3f94
 import math
@@ -285,17 +285,27 @@ def high_pass(
     "The frequencies of `x` outside `radius`: HFC (Wang et al. 2020, section 3.1)"
     return split_bands(x, radius, shape, inclusive)[1]
 
+# %% ../nbs/api/01_spectrum.ipynb #dd8f053e
+def svd_parts(
+    x:Tensor, # Images `(N, C, H, W)`
+    ranks:Sequence[int], # Several numbers of singular values
+)->list[Tensor]: # The dominant part of `x` at each rank, each `(N, C, H, W)`
+    "The dominant parts of `x` at all `ranks`, from one decomposition"
+    for rank in ranks:
+        if int(rank) != rank or rank < 0:
+            raise ValueError(f'a rank is a whole number >= 0, got {rank!r}')
+
+    u, s, vh = torch.linalg.svd(_as_float(x), full_matrices=False)
+    scaled = u * s[..., None, :]
+    return [(scaled[..., :rank] @ vh[..., :rank, :]).to(x.dtype) for rank in ranks]
+
 # %% ../nbs/api/01_spectrum.ipynb #b7c7fabc
 def svd_split(
     x:Tensor, # Images `(N, C, H, W)`
     rank:int, # Number of singular values in the dominant part
 )->tuple[Tensor,Tensor]: # Dominant and trailing parts, each `(N, C, H, W)`, that sum to `x`
     "Split each channel of `x` by its singular values (Wang et al. 2020, section 8)"
-    if int(rank) != rank or rank < 0:
-        raise ValueError(f'a rank is a whole number >= 0, got {rank!r}')
-    u, s, vh = torch.linalg.svd(_as_float(x), full_matrices=False)
-    scaled = u[..., :rank] * s[..., None, :rank]
-    dominant = (scaled @ vh[..., :rank, :]).to(x.dtype)
+    dominant = svd_parts(x, [rank])[0]
     return dominant, x - dominant
 
 # %% ../nbs/api/01_spectrum.ipynb #22612aef
