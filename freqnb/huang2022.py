@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy as cross_entropy_of
 
 from .basics import Attack, Network, by_scale, check_choice, check_scale, settings
 from .data import Images, StreamedImages
-from .experiment import Row
+from .experiment import Row, printed_table
 from .models import device_of, predict
 from .objectives import Objective, Phases, adversarial_training, cross_entropy, mart, trades
 from .penalties import logit_spectrum_distance
@@ -166,18 +166,17 @@ TABLE_1_COLUMNS = (
     '1/2 of the side',
 )
 
-# %% ../nbs/api/08_huang2022.ipynb #e63758f8
-_TABLE_1 = {
-    ('natural', 'clean'): (0.9456, 0.9292, 0.9075, 0.807, 0.5072),
-    ('natural', 'PGD'): (0.0, 0.0217, 0.2315, 0.3925, 0.3215),
-    ('robust', 'clean'): (0.8055, 0.8050, 0.8017, 0.7927, 0.774),
-    ('robust', 'PGD'): (0.5181, 0.5210, 0.5222, 0.5254, 0.5252),
+# %% ../nbs/api/08_huang2022.ipynb #9fc88d4b
+TABLE_1 = {
+    'natural': printed_table(
+        TABLE_1_COLUMNS,
+        {'clean': (0.9456, 0.9292, 0.9075, 0.807, 0.5072), 'PGD': (0.0, 0.0217, 0.2315, 0.3925, 0.3215)},
+    ),
+    'robust': printed_table(
+        TABLE_1_COLUMNS,
+        {'clean': (0.8055, 0.8050, 0.8017, 0.7927, 0.774), 'PGD': (0.5181, 0.5210, 0.5222, 0.5254, 0.5252)},
+    ),
 }
-
-# %% ../nbs/api/08_huang2022.ipynb #ad7d1d9b
-TABLE_1 = {'natural': {}, 'robust': {}}
-for (network, images), values in _TABLE_1.items():
-    TABLE_1[network][images] = dict(zip(TABLE_1_COLUMNS, values))
 
 # %% ../nbs/api/08_huang2022.ipynb #3c17745f
 TABLE_2_COLUMNS = ('clean', 'FGSM', 'PGD-20', 'C&W', 'AutoAttack')
@@ -194,4 +193,4 @@ _TABLE_2 = {
 }
 
 # %% ../nbs/api/08_huang2022.ipynb #a13312a6
-TABLE_2 = {row: dict(zip(TABLE_2_COLUMNS, values)) for row, values in _TABLE_2.items()}
+TABLE_2 = printed_table(TABLE_2_COLUMNS, _TABLE_2)

@@ -9,7 +9,8 @@ __all__ = ['RADII', 'TABLE_1', 'RHO', 'TABLE_2_COLUMNS', 'TABLE_2', 'SECTION_7',
 from functools import partial
 
 from .basics import by_scale, check_scale, settings
-from .train import Recipe
+from .experiment import printed_table
+from .recipe import Recipe
 
 # %% ../nbs/api/08_wang2020.ipynb #0c7f5621
 def base(
@@ -38,33 +39,36 @@ def base(
 
 # %% ../nbs/api/08_wang2020.ipynb #3025488d
 RADII = (4, 8, 12, 16)
-TABLE_1 = {
-    'LFC': {'r = 4': 0.6167, 'r = 8': 0.7154, 'r = 12': 0.7516, 'r = 16': 0.7714},
-    'HFC': {'r = 4': 0.2002, 'r = 8': 0.0920, 'r = 12': 0.0997, 'r = 16': 0.1281},
-}
+TABLE_1 = printed_table(
+    ('r = 4', 'r = 8', 'r = 12', 'r = 16'),
+    {'LFC': (0.6167, 0.7154, 0.7516, 0.7714), 'HFC': (0.2002, 0.0920, 0.0997, 0.1281)},
+)
 
 # %% ../nbs/api/08_wang2020.ipynb #f4f264b9
 RHO = (0.0, 0.1, 0.25, 0.5, 1.0)
 TABLE_2_COLUMNS = ('clean', 'FGSM 0.03', 'FGSM 0.06', 'FGSM 0.09', 'PGD 0.03', 'PGD 0.06', 'PGD 0.09')
 
-# %% ../nbs/api/08_wang2020.ipynb #f5bf33ee
-_TABLE_2 = {
-    ('natural', 0.0): (0.856, 0.107, 0.069, 0.044, 0.003, 0.002, 0.002),
-    ('natural', 0.1): (0.815, 0.149, 0.105, 0.073, 0.009, 0.002, 0.001),
-    ('natural', 0.25): (0.743, 0.16, 0.11, 0.079, 0.021, 0.005, 0.005),
-    ('natural', 0.5): (0.674, 0.17, 0.11, 0.083, 0.031, 0.016, 0.014),
-    ('natural', 1.0): (0.631, 0.171, 0.14, 0.127, 0.086, 0.078, 0.078),
-    ('adversarial', 0.0): (0.707, 0.435, 0.232, 0.137, 0.403, 0.138, 0.038),
-    ('adversarial', 0.1): (0.691, 0.412, 0.192, 0.109, 0.379, 0.13, 0.047),
-    ('adversarial', 0.25): (0.667, 0.385, 0.176, 0.097, 0.352, 0.116, 0.04),
-    ('adversarial', 0.5): (0.653, 0.365, 0.18, 0.106, 0.334, 0.121, 0.062),
-    ('adversarial', 1.0): (0.638, 0.356, 0.223, 0.186, 0.337, 0.175, 0.131),
+# %% ../nbs/api/08_wang2020.ipynb #c7e26ebd
+_NATURAL = {
+    'rho = 0': (0.856, 0.107, 0.069, 0.044, 0.003, 0.002, 0.002),
+    'rho = 0.1': (0.815, 0.149, 0.105, 0.073, 0.009, 0.002, 0.001),
+    'rho = 0.25': (0.743, 0.16, 0.11, 0.079, 0.021, 0.005, 0.005),
+    'rho = 0.5': (0.674, 0.17, 0.11, 0.083, 0.031, 0.016, 0.014),
+    'rho = 1': (0.631, 0.171, 0.14, 0.127, 0.086, 0.078, 0.078),
+}
+_ADVERSARIAL = {
+    'rho = 0': (0.707, 0.435, 0.232, 0.137, 0.403, 0.138, 0.038),
+    'rho = 0.1': (0.691, 0.412, 0.192, 0.109, 0.379, 0.13, 0.047),
+    'rho = 0.25': (0.667, 0.385, 0.176, 0.097, 0.352, 0.116, 0.04),
+    'rho = 0.5': (0.653, 0.365, 0.18, 0.106, 0.334, 0.121, 0.062),
+    'rho = 1': (0.638, 0.356, 0.223, 0.186, 0.337, 0.175, 0.131),
 }
 
-# %% ../nbs/api/08_wang2020.ipynb #6cafc713
-TABLE_2 = {'natural': {}, 'adversarial': {}}
-for (network, rho), values in _TABLE_2.items():
-    TABLE_2[network][f'rho = {rho:g}'] = dict(zip(TABLE_2_COLUMNS, values))
+# %% ../nbs/api/08_wang2020.ipynb #1be98ba3
+TABLE_2 = {
+    'natural': printed_table(TABLE_2_COLUMNS, _NATURAL),
+    'adversarial': printed_table(TABLE_2_COLUMNS, _ADVERSARIAL),
+}
 
 # %% ../nbs/api/08_wang2020.ipynb #d442c22d
 SECTION_7 = {
