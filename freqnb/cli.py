@@ -25,6 +25,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from fastcore.docments import docments
 from torch import nn
 
+# %% ../nbs/api/10_cli.ipynb #c860b73c
 from . import huang2022
 from .attacks import parse_eps, pgd
 from .basics import check_choice, check_count, check_scale, pick_device, settings
@@ -47,7 +48,7 @@ from freqnb.reproduce import (
 from .objectives import cross_entropy
 from .train import fit
 
-# %% ../nbs/api/10_cli.ipynb #66395947
+# %% ../nbs/api/10_cli.ipynb #1f7302d6
 def _check_data(data:str)->str:
     "The name of a data set, or the whole path of one"
     names = [source.name for source in sources()]
@@ -73,7 +74,7 @@ def _choose(scale:str|None, data:str|None, seeds:int|None, device:str|None)->dic
         chosen['FREQNB_DEVICE'] = str(pick_device(device))
     return chosen
 
-# %% ../nbs/api/10_cli.ipynb #eb512ad5
+# %% ../nbs/api/10_cli.ipynb #e45da3c5
 def _jobs(jobs:int|None, device:str|None)->int:
     "How many notebooks run side by side"
     if jobs is None:
@@ -104,11 +105,11 @@ def _claims(outcome:Outcome, scale:str)->str:
 # %% ../nbs/api/10_cli.ipynb #e4c57780
 def reproduce(
     *papers:str, # Papers or notebooks, such as high_frequency/01_split; all when left out
-    scale:str=None, # smoke, demo, laptop, gpu or paper; demo when left out
-    data:str=None, # A data set's name or path, instead of the notebooks' own
-    seeds:int=None, # Trained networks a setting, instead of the scale's own number
-    device:str=None, # cpu or cuda; the fastest when left out
-    jobs:int=None, # Notebooks side by side, a thread each; as many as there are cores when left out
+    scale:str|None=None, # smoke, demo, laptop, gpu or paper; demo when left out
+    data:str|None=None, # A data set's name or path, instead of the notebooks' own
+    seeds:int|None=None, # Trained networks a setting, instead of the scale's own number
+    device:str|None=None, # cpu or cuda; the fastest when left out
+    jobs:int|None=None, # Notebooks side by side, a thread each; as many as there are cores when left out
     open:bool=False, # Open the executed notebooks in JupyterLab afterwards
 )->int: # 0 when every notebook ran
     "Run the papers' notebooks; print each claim with what was measured and the verdict"
@@ -119,21 +120,20 @@ def reproduce(
 
     ran = [outcome for outcome in outcomes if not outcome.error]
     folder = executed_path(notebooks_folder() / 'index').parent
-    print(
-        f'\n{len(ran)} of {len(outs)} notebooks ran. freqnb report lists every claim; the executed notebooks are in {folder}'
-    )
+    print(f'\n{len(ran)} of {len(outs)} notebooks ran. freqnb report lists every claim.')
+    print(f'The executed notebooks are in {folder}')
     if open:
         lab(str(next(iter(outs.values()))))
     return int(len(ran) < len(outs))
 
-# %% ../nbs/api/10_cli.ipynb #0a5b6779
+# %% ../nbs/api/10_cli.ipynb #476b8838
 def _all_notebooks()->dict[str,Path]:
     "Every notebook under `nbs` by its name"
     folder = notebooks_folder()
     found = [path for path in sorted(folder.rglob('*.ipynb')) if not path.parts[-2].startswith('.')]
     return {name_of(path): path for path in found}
 
-# %% ../nbs/api/10_cli.ipynb #caa7f8a8
+# %% ../nbs/api/10_cli.ipynb #eeec4b75
 def _size(outcome:Outcome)->str:
     "What is printed when a notebook was saved"
     name = name_of(outcome.path)
@@ -145,7 +145,7 @@ def _size(outcome:Outcome)->str:
 def save(
     *notebooks:str, # Notebooks under nbs, such as api/01_spectrum; all when left out
     scale:str='laptop', # Scale of the paper notebooks: what their saved outputs show
-    jobs:int=None, # Notebooks side by side, a thread each; as many as there are cores when left out
+    jobs:int|None=None, # Notebooks side by side, a thread each; as many as there are cores when left out
 )->int: # 0 when every notebook ran
     "For authors: run notebooks in place, so that their outputs and records can be committed"
     every = _all_notebooks()
@@ -182,7 +182,7 @@ def lab(
 
 # %% ../nbs/api/10_cli.ipynb #8f008ad1
 def data(
-    root:str=None, # Folder of the downloaded sets; FREQNB_HOME/data when left out
+    root:str|None=None, # Folder of the downloaded sets; FREQNB_HOME/data when left out
 )->int: # 0
     "List the data sets: what is here, where, and how large"
     for source in sources(root):
@@ -191,7 +191,7 @@ def data(
         print(f'{source.name:20}{here:10}{source.images:>8,} images  {size:>9}  {source.where}')
     return 0
 
-# %% ../nbs/api/10_cli.ipynb #c8c0cffd
+# %% ../nbs/api/10_cli.ipynb #b1b3be26
 _NEEDED = dict(
     strength=('penalty', '--penalty SCHEME'),
     depth=('penalty', '--penalty SCHEME'),
@@ -204,7 +204,7 @@ _IDLE = dict(
     penalty=('none',), conv=('plain',), band=('all',), schedule=('constant', 'linear', 'cosine'), swa=(None,)
 )
 
-# %% ../nbs/api/10_cli.ipynb #bbf815a7
+# %% ../nbs/api/10_cli.ipynb #c92cce3c
 def _refuse_idle(typed:Mapping[str,Any], values:Mapping[str,Any])->None:
     "Raise a ValueError where an option was typed that cannot take effect beside the other `values`"
     for name in typed:
@@ -237,9 +237,9 @@ def _objective(penalty:str, strength:float, depth:float|int)->Callable:
 def train(
     data:str='fashion_mnist_mini', # A data set's name or path
     penalty:str='none', # none, highest, weighted, first_order, monotone, or some joined by +
-    strength:float=None, # What the penalty is multiplied by: lambda; .01 when left out
-    depth:str=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
-    device:str=None, # cpu or cuda; the fastest when left out
+    strength:float|None=None, # What the penalty is multiplied by: lambda; .01 when left out
+    depth:str|None=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
+    device:str|None=None, # cpu or cuda; the fastest when left out
     **recipe, # More fields of `Recipe`
 )->int: # 0
     "Train one network; the same line again loads it, and a killed run goes on"
@@ -273,11 +273,11 @@ def _train(recipe:Recipe, objective:Callable, device:str|None)->int:
 def robust(
     method:str='AT', # natural, AT, AT-FR, TRADES, MART or AWP
     scale:str='laptop', # smoke, demo, laptop, gpu or paper, which decides what is left out
-    eps:str=None, # Of attacks, such as 8/255; the data set's own when left out
-    strength:float=None, # What the distance of AT-FR is multiplied by: lambda; .1 when left out
-    start:float=None, # Share of the epochs after which that distance counts; .75 when left out
+    eps:str|None=None, # Of attacks, such as 8/255; the data set's own when left out
+    strength:float|None=None, # What the distance of AT-FR is multiplied by: lambda; .1 when left out
+    start:float|None=None, # Share of the epochs after which that distance counts; .75 when left out
     tested:int=500, # Test images that are attacked
-    device:str=None, # cpu or cuda; the fastest when left out
+    device:str|None=None, # cpu or cuda; the fastest when left out
     **recipe, # More fields of `Recipe`
 )->int: # 0
     "Train one network against an attack, average its weights, and attack the result"
@@ -328,7 +328,7 @@ def _help(offered:Mapping[str,EntryPoint])->str:
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
     return '\n'.join([title, '', *lines, '', 'freqnb COMMAND --help tells more'])
 
-# %% ../nbs/api/10_cli.ipynb #8f7f74d5
+# %% ../nbs/api/10_cli.ipynb #0f62bc78
 def _numbers(text:str)->tuple[float,...]:
     "Numbers with commas between them"
     try:
@@ -338,7 +338,7 @@ def _numbers(text:str)->tuple[float,...]:
             f'{text!r}; expected numbers with commas between them, such as .75,.9'
         ) from None
 
-# %% ../nbs/api/10_cli.ipynb #a458c96e
+# %% ../nbs/api/10_cli.ipynb #09ca70d6
 def _reader(kind)->Callable[[str],Any]:
     "What reads a typed value of a type: the type itself where that is simple"
     kinds = [part for part in get_args(kind) if part is not type(None)]
@@ -348,7 +348,7 @@ def _reader(kind)->Callable[[str],Any]:
         return type(kinds[0])
     return _numbers if tuple in (kind, get_origin(kind)) else kind
 
-# %% ../nbs/api/10_cli.ipynb #5964d316
+# %% ../nbs/api/10_cli.ipynb #94232977
 @dataclass(frozen=True)
 class _Option:
     "What the command line knows of a parameter"
@@ -358,7 +358,7 @@ class _Option:
     about:str
     several:bool=False # Whether it takes all the words without an option
 
-# %% ../nbs/api/10_cli.ipynb #e1834255
+# %% ../nbs/api/10_cli.ipynb #6192bbb1
 def _of_function(command:Callable)->list[_Option]:
     "The parameters of a command, without `**recipe`"
     found = []
@@ -369,7 +369,7 @@ def _of_function(command:Callable)->list[_Option]:
             found.append(_Option(name, part.anno, default, part.docment or '', several))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #c5522af3
+# %% ../nbs/api/10_cli.ipynb #ddeed5b2
 def _of_recipe()->list[_Option]:
     "The fields of a recipe, with their comments and the values they may have"
     about = {}
@@ -384,7 +384,7 @@ def _of_recipe()->list[_Option]:
         found.append(_Option(f.name, f.type, default, text))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #10e5fd6a
+# %% ../nbs/api/10_cli.ipynb #c4b6795c
 def _options(command:Callable)->list[_Option]:
     "The parameters of a command, and the fields of a recipe where it takes them"
     own = _of_function(command)
@@ -397,14 +397,14 @@ def _options(command:Callable)->list[_Option]:
         more = [replace(option, default=None) for option in more]
     return own + more
 
-# %% ../nbs/api/10_cli.ipynb #c5d21ef7
+# %% ../nbs/api/10_cli.ipynb #1621694a
 def _shown(value:Any)->str:
     "A value as one types it"
     if isinstance(value, tuple):
         return ','.join(map(_shown, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/api/10_cli.ipynb #14ee29cf
+# %% ../nbs/api/10_cli.ipynb #405a40e7
 def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
     "Let a parser read one option; its default stands in the place of the value"
     about = re.sub(r' \([^)]*\)|`', '', option.about).replace('%', '%%')
@@ -418,7 +418,7 @@ def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
         metavar = read.__name__.strip('_').upper() if option.default is None else _shown(option.default)
         parser.add_argument(flag, type=read, metavar=metavar, help=about)
 
-# %% ../nbs/api/10_cli.ipynb #d4088907
+# %% ../nbs/api/10_cli.ipynb #b4115d36
 def _parser(command:Callable)->argparse.ArgumentParser:
     "A parser of a command's options; what is not typed is not in its result"
     columns = shutil.get_terminal_size((100, 30)).columns

@@ -6,7 +6,7 @@
 __all__ = ['ONE_THREAD', 'notebooks_folder', 'name_of', 'paper_notebooks', 'Outcome', 'executed_path', 'run_notebooks',
            'default_jobs']
 
-# %% ../nbs/api/09_reproduce.ipynb #72d3c106
+# %% ../nbs/api/09_reproduce.ipynb #b1f5f690
 import asyncio
 import os
 import re
@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcore.basics import patch
+
 from .basics import clone_folder, home, pick_device, replace_file
 from .papers import PAPERS, notebooks_of
 
-# %% ../nbs/api/09_reproduce.ipynb #e3cacd00
+# %% ../nbs/api/09_reproduce.ipynb #3e69ae44
 def notebooks_folder()->Path: # The folder `nbs`
     "Where the notebooks are"
     folder = clone_folder()
@@ -32,14 +34,16 @@ def notebooks_folder()->Path: # The folder `nbs`
         )
     return folder / 'nbs'
 
-# %% ../nbs/api/09_reproduce.ipynb #eded3839
+# %% ../nbs/api/09_reproduce.ipynb #ba757fb3
 def name_of(
     path:Path, # A notebook
 )->str: # Such as 'high_frequency/01_split'
     "What to call a notebook"
-    return path.stem if path.parent.name == 'nbs' else f'{path.parent.name}/{path.stem}'
+    if path.parent.name == 'nbs':
+        return path.stem
+    return f'{path.parent.name}/{path.stem}'
 
-# %% ../nbs/api/09_reproduce.ipynb #9a7a083f
+# %% ../nbs/api/09_reproduce.ipynb #046359ea
 def paper_notebooks(
     papers:Sequence[str]=(), # Papers ('high_frequency') or single notebooks ('high_frequency/01_split'); all when empty
 )->list[Path]: # Notebook files in the order of reading
@@ -50,10 +54,10 @@ def paper_notebooks(
             raise ValueError(f'no paper or notebook {paper!r}; there are {", ".join(every)}')
     return [path for name, path in every.items() if not papers or name.startswith(tuple(papers))]
 
-# %% ../nbs/api/09_reproduce.ipynb #352ab187
+# %% ../nbs/api/09_reproduce.ipynb #4948b093
 ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
-# %% ../nbs/api/09_reproduce.ipynb #015bbcb7
+# %% ../nbs/api/09_reproduce.ipynb #eddf9c92
 def _client(notebook, path:Path, screen):
     "A kernel for `notebook` that tells `screen` about its cells and its standard error"
     from nbclient import NotebookClient
@@ -88,7 +92,7 @@ def _client(notebook, path:Path, screen):
         on_cell_complete=lambda cell, cell_index: screen.passed(path),
     )
 
-# %% ../nbs/api/09_reproduce.ipynb #ebaf832c
+# %% ../nbs/api/09_reproduce.ipynb #3425e4ad
 def _keep_for_good(notebook)->None:
     "Drop what would not be the same in another run: counts, times, and views of widgets that live in a kernel"
     for name in [name for name in notebook.metadata if name != 'kernelspec']:
@@ -106,7 +110,7 @@ def _keep_for_good(notebook)->None:
             if 'metadata' in output:
                 output.metadata = {}
 
-# %% ../nbs/api/09_reproduce.ipynb #85c1ab47
+# %% ../nbs/api/09_reproduce.ipynb #4b7ded0c
 @dataclass(frozen=True)
 class Outcome:
     "How a notebook ran"
@@ -115,20 +119,20 @@ class Outcome:
     seconds:float # From the kernel's start to its end
     error:str='' # What stopped it, in one line; empty where nothing did
 
-# %% ../nbs/api/09_reproduce.ipynb #4d002def
+# %% ../nbs/api/09_reproduce.ipynb #d2e26ad8
 def executed_path(
     path:Path, # A notebook
 )->Path: # Under `FREQNB_HOME`; it need not exist yet
     "Where the executed notebook goes"
     return home() / 'notebooks' / f'{name_of(path)}.ipynb'
 
-# %% ../nbs/api/09_reproduce.ipynb #acd26afe
+# %% ../nbs/api/09_reproduce.ipynb #0d7b163f
 def _first_line(name:str, text:str)->str:
     "An error in one line"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ': '.join([name, *lines[:1]])
 
-# %% ../nbs/api/09_reproduce.ipynb #be6b6f46
+# %% ../nbs/api/09_reproduce.ipynb #271c26cb
 async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->Outcome:
     "Run a notebook from top to bottom and write it with its outputs; one that stops never takes the place of `path`"
     import nbformat
@@ -152,10 +156,10 @@ async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->
     replace_file(out, lambda file: file.write(text.encode()))
     return Outcome(path, out, time.perf_counter() - start, error)
 
-# %% ../nbs/api/09_reproduce.ipynb #402cb5d7
+# %% ../nbs/api/09_reproduce.ipynb #221b4ebe
 _BAR = re.compile(r'(?P<what>.*?):? *\b(?P<share>\d+%)\|.*\[[^<]*<(?P<left>[^,\]]*)')
 
-# %% ../nbs/api/09_reproduce.ipynb #af966456
+# %% ../nbs/api/09_reproduce.ipynb #d1d068e4
 def _split_bars(text:str)->tuple[str, list[str]]:
     "What the last progress bar in `text` says, in short, and the other lines of it"
     pieces = [piece.strip() for piece in re.split(r'[\r\n]+', text) if piece.strip()]
@@ -165,7 +169,7 @@ def _split_bars(text:str)->tuple[str, list[str]]:
     short = f'{last["what"]} {last["share"]}, {last["left"]} left'.strip() if last else ''
     return short, lines
 
-# %% ../nbs/api/09_reproduce.ipynb #abbdd190
+# %% ../nbs/api/09_reproduce.ipynb #616da3bd
 class _Log:
     "A screen that is no terminal: a line for each start, a block for each end"
     def __init__(self, weights:Mapping[Path, float]): self.weights = weights
@@ -187,20 +191,23 @@ class _Log:
 
     def close(self)->None: pass
 
-# %% ../nbs/api/09_reproduce.ipynb #b19676be
+# %% ../nbs/api/09_reproduce.ipynb #155d7a88
+def _bar(position:int, form:str, **options):
+    "A bar in a line of its own, below `position` others"
+    from tqdm import tqdm
+
+    options |= dict(position=position, bar_format=form, leave=False, dynamic_ncols=True)
+    return tqdm(file=sys.stderr, **options)
+
+# %% ../nbs/api/09_reproduce.ipynb #6f5d13e8
 class _Bars(_Log):
     "A terminal: a bar for each running notebook, and one over all"
     def __init__(self, weights:Mapping[Path, float]):
         super().__init__(weights)
         self.bars, self.ended = {}, 0
         form = '{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left'
-        self.all = self.bar(0, total=sum(weights.values()), smoothing=0, bar_format=form)
+        self.all = _bar(0, form, total=sum(weights.values()), smoothing=0)
         self.count()
-
-    def bar(self, position:int, **options):
-        from tqdm import tqdm
-
-        return tqdm(position=position, leave=False, dynamic_ncols=True, file=sys.stderr, **options)
 
     def count(self) -> None:
         self.all.set_description_str(f'{self.ended} of {len(self.weights)} notebooks')
@@ -209,27 +216,7 @@ class _Bars(_Log):
         taken = {-bar.pos for bar in self.bars.values()}
         free = next(position for position in range(1, len(taken) + 2) if position not in taken)
         form = '{desc}: {n_fmt} of {total_fmt} cells, {elapsed}{postfix}'
-        self.bars[path] = self.bar(free, total=cells, desc=name_of(path), bar_format=form)
-
-    def passed(self, path:Path)->None:
-        bar = self.bars[path]
-        bar.update()
-        bar.set_postfix_str('')
-        self.all.update(self.weights[path] / bar.total)
-
-    def heard(self, path:Path, text:str)->None:
-        training, _ = _split_bars(text)
-        if training:
-            self.bars[path].set_postfix_str(training)
-        super().heard(path, text)
-
-    def end(self, path:Path, block:str)->None:
-        bar = self.bars.pop(path)
-        self.all.update(self.weights[path] * (1 - bar.n / bar.total))
-        bar.close()
-        self.ended += 1
-        self.count()
-        super().end(path, block)
+        self.bars[path] = _bar(free, form, total=cells, desc=name_of(path))
 
     def write(self, text:str, file)->None: self.all.write(text, file=file)
 
@@ -241,9 +228,35 @@ class _Bars(_Log):
         for bar in (*self.bars.values(), self.all):
             bar.close()
 
-# %% ../nbs/api/09_reproduce.ipynb #133731d5
+# %% ../nbs/api/09_reproduce.ipynb #68cffa96
+@patch
+def passed(self:_Bars, path:Path)->None:
+    bar = self.bars[path]
+    bar.update()
+    bar.set_postfix_str('')
+    self.all.update(self.weights[path] / bar.total)
+
+# %% ../nbs/api/09_reproduce.ipynb #685fc2fc
+@patch
+def heard(self:_Bars, path:Path, text:str)->None:
+    training, _ = _split_bars(text)
+    if training:
+        self.bars[path].set_postfix_str(training)
+    _Log.heard(self, path, text)
+
+# %% ../nbs/api/09_reproduce.ipynb #b3ffc387
+@patch
+def end(self:_Bars, path:Path, block:str)->None:
+    bar = self.bars.pop(path)
+    self.all.update(self.weights[path] * (1 - bar.n / bar.total))
+    bar.close()
+    self.ended += 1
+    self.count()
+    _Log.end(self, path, block)
+
+# %% ../nbs/api/09_reproduce.ipynb #ebf51919
 _SECONDS = {
-    'high_frequency/01_split': 25,
+    'high_frequency/01_split': 30,
     'high_frequency/02_low_generalizes': 104,
     'high_frequency/03_shuffled_labels': 61,
     'high_frequency/04_training_heuristics': 97,
@@ -252,21 +265,21 @@ _SECONDS = {
     'high_frequency/07_detection': 102,
     'high_frequency/08_other_data': 95,
     'adversarial_frequency/01_low_pass': 35,
-    'adversarial_frequency/02_perturbation_spectrum': 35,
+    'adversarial_frequency/02_perturbation_spectrum': 45,
     'adversarial_frequency/03_frequency_regularization': 97,
-    'adversarial_frequency/04_table_two': 60,
-    'filter_frequency/01_cosine_convolutions': 60,
-    'filter_frequency/02_penalties': 60,
-    'filter_frequency/03_native_robustness': 60,
-    'filter_frequency/04_corruptions_and_shape': 60,
+    'adversarial_frequency/04_table_two': 64,
+    'filter_frequency/01_cosine_convolutions': 133,
+    'filter_frequency/02_penalties': 75,
+    'filter_frequency/03_native_robustness': 37,
+    'filter_frequency/04_corruptions_and_shape': 65,
 }
 
-# %% ../nbs/api/09_reproduce.ipynb #d02633d2
+# %% ../nbs/api/09_reproduce.ipynb #5ad84373
 def _seconds_of(path:Path)->float:
     "About how long a notebook takes"
     return _SECONDS.get(name_of(path), 60)
 
-# %% ../nbs/api/09_reproduce.ipynb #b98f803f
+# %% ../nbs/api/09_reproduce.ipynb #af272ae2
 def _in_order(paths:Sequence[Path], jobs:int)->list[Path]:
     "The shortest first, then from the longest on; as they come where they run one after the other"
     if jobs == 1:
@@ -274,7 +287,7 @@ def _in_order(paths:Sequence[Path], jobs:int)->list[Path]:
     longest_first = sorted(paths, key=_seconds_of, reverse=True)
     return longest_first[-1:] + longest_first[:-1]
 
-# %% ../nbs/api/09_reproduce.ipynb #e618da99
+# %% ../nbs/api/09_reproduce.ipynb #cc1226d5
 def _take(waiting:list[Path], running:Collection[Path])->Path:
     "The first that waits and whose folder nobody works on, else the first; it waits no longer"
     folders = {path.parent for path in running}
@@ -283,7 +296,7 @@ def _take(waiting:list[Path], running:Collection[Path])->Path:
     waiting.remove(path)
     return path
 
-# %% ../nbs/api/09_reproduce.ipynb #8c4c9d88
+# %% ../nbs/api/09_reproduce.ipynb #fc043b8d
 def _code_cells(path:Path)->int:
     "How many cells a notebook runs"
     import nbformat
@@ -291,14 +304,14 @@ def _code_cells(path:Path)->int:
     cells = nbformat.read(path, as_version=4).cells
     return sum(cell.cell_type == 'code' for cell in cells)
 
-# %% ../nbs/api/09_reproduce.ipynb #44451b3c
+# %% ../nbs/api/09_reproduce.ipynb #4a02b211
 async def _keep_fresh(screen)->None:
     "Let the clocks of a screen go on"
     while True:
         await asyncio.sleep(1)
         screen.refresh()
 
-# %% ../nbs/api/09_reproduce.ipynb #cae90ee4
+# %% ../nbs/api/09_reproduce.ipynb #c0069f7b
 async def _run_all(
     outs:Mapping[Path, Path],
     environment:Mapping[str, str],
@@ -328,7 +341,7 @@ async def _run_all(
         screen.close()
     return outcomes
 
-# %% ../nbs/api/09_reproduce.ipynb #f00511b2
+# %% ../nbs/api/09_reproduce.ipynb #95cc38de
 def _finish(work:Coroutine[Any, Any, list[Outcome]])->list[Outcome]:
     "Wait for a coroutine, whether a loop runs here or not"
     try:
@@ -338,13 +351,13 @@ def _finish(work:Coroutine[Any, Any, list[Outcome]])->list[Outcome]:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
-# %% ../nbs/api/09_reproduce.ipynb #02ad3cfb
+# %% ../nbs/api/09_reproduce.ipynb #702c344a
 def _tell(outcome:Outcome)->str:
     "A notebook that ran, or why it did not"
     name = name_of(outcome.path)
     return f'{name} stopped with {outcome.error}' if outcome.error else f'{name}: {outcome.seconds:.0f} s'
 
-# %% ../nbs/api/09_reproduce.ipynb #6b4e0673
+# %% ../nbs/api/09_reproduce.ipynb #d25df2af
 def run_notebooks(
     outs:Mapping[Path, Path], # Where each notebook goes with its outputs, which may be its own place
     environment:Mapping[str, str]|None=None, # Variables for the kernels, besides this process's own
@@ -355,7 +368,7 @@ def run_notebooks(
     jobs = max(1, min(jobs, len(outs)))
     return _finish(_run_all(outs, environment or {}, jobs, told))
 
-# %% ../nbs/api/09_reproduce.ipynb #231dc087
+# %% ../nbs/api/09_reproduce.ipynb #c57e5ebc
 def default_jobs(
     device:str|None=None, # Where the notebooks compute; see `pick_device`
 )->int: # As many as there are cores, or one on a GPU, whose memory they would share

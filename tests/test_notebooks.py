@@ -1,4 +1,4 @@
-"""The notebooks: their exports are in step, their outputs are clean and small, their tests pass, their claims are recorded."""
+"""The notebooks: exports in step, outputs clean and small, tests that pass, claims on record."""
 
 import html
 import inspect

@@ -28,16 +28,14 @@ FLOORS = {
     o.stem.partition('_')[2]: int(o.stem.partition('_')[0])
     for o in sorted((ROOT / 'nbs' / 'api').glob('*.ipynb'))
 }
-BELOW_PLOTS = [name for name, floor in FLOORS.items() if floor < FLOORS['plots']]
 PEERS = dict(
-    bench={'imagecorruptions', 'scikit-image', 'skimage', 'torchattacks'}
+    bench_images={'imagecorruptions', 'scikit-image', 'skimage'},
+    bench_networks={'torchattacks'},
 )  # rows are skipped where they are not; they belong into an environment of their own
 EVERYTHING = ('requirements', 'coco_requirements', 'dev_requirements')
 EXTRAS = {'07_detection': 'coco_requirements'}  # a second opinion, which the notebook says how to install
-AUTHORS = {
-    'site',
-    'bench',
-}  # commands for those who write the project: they may need what only `.[dev]` installs
+# Commands for those who write the project: they may need what only `.[dev]` installs
+AUTHORS = {'site', 'pages', 'bench', 'bench_images', 'bench_networks'}
 HEAVY = (
     'IPython',
     'ipykernel',
@@ -51,6 +49,7 @@ HEAVY = (
     'PIL',
     'scipy',
     'pandas',
+    'smalldocs',
 )
 LEFT_OUT = shutil.ignore_patterns(
     '.*', '__pycache__', '*.egg-info', 'build', 'dist', '_site', '_proc', 'nbs', 'tests'
@@ -320,20 +319,14 @@ print(freqnb.__file__)"""
     assert 'fashion_mnist_mini' in out and str(installed) in out
 
 
-def test_library_loads_nothing_heavy(tmp_path):
-    "One fresh interpreter imports the modules below plots in order, and says which of them brought what"
+def test_modules_load_nothing_heavy(tmp_path):
+    "One fresh interpreter imports every module, from the ground up, and says which of them brought what"
+    names = sorted(FLOORS, key=FLOORS.get)
     code = f"""import importlib, sys
-for name in {BELOW_PLOTS!r}:
+for name in {names!r}:
     before = set(sys.modules)
     importlib.import_module('freqnb.' + name)
     new = [o for o in {HEAVY!r} if o in sys.modules and o not in before]
     if new: print(name, *new)"""
-    assert {'data', 'train', 'records'} <= set(BELOW_PLOTS) and run(
-        sys.executable, '-c', code, cwd=tmp_path
-    ) == ''
-
-
-@pytest.mark.parametrize('name', [o.stem for o in MODULES if o.stem not in BELOW_PLOTS])
-def test_pictures_and_widgets_wait_until_they_are_used(name, tmp_path):
-    code = f"import sys, freqnb.{name}\nprint(*[o for o in ('matplotlib.pyplot', 'ipywidgets', 'torchvision', 'jupyterlab', 'smalldocs') if o in sys.modules])"
-    assert run(sys.executable, '-c', code, cwd=tmp_path).strip() == ''
+    assert {'data', 'train', 'plots', 'cli'} <= set(names)
+    assert run(sys.executable, '-c', code, cwd=tmp_path) == ''

@@ -61,7 +61,7 @@ def reproduced(tmp_path_factory):
 
 
 def test_every_paper_runs(reproduced):
-    home, done, _, _ = reproduced
+    _, done, _, _ = reproduced
     assert done.returncode == 0, f'{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
     assert [name for name in NAMES if name not in done.stdout] == [] and NAMES
     assert f'{len(NAMES)} of {len(NAMES)} notebooks ran' in done.stdout
