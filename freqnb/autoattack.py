@@ -202,10 +202,10 @@ def apgd(
     check_choice('loss', loss, LOSSES)
     settings = dict(steps=steps, restarts=restarts, seed=seed, batch_size=batch_size)
     task = Task(model, x, y, eps, norm, partial(attack_loss, loss), **settings)
-    adversarial = x.detach().clone()
     if eps == 0:
-        return adversarial
+        return x.detach().clone()
     with attacking(model), progress_bar(len(x) * (steps + 1) * restarts, progress, 'image step') as task.bar:
+        adversarial = task.x.clone()
         keep_worst(task, _apgd, adversarial, restarts)
         task.bar.update(task.bar.total - task.bar.n)
     return adversarial

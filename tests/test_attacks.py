@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -17,24 +17,23 @@ from freqnb.attacks import (
     MEMBERS,
     NORMS,
     Budget,
-    _crafting,
-    _folding,
-    _tiles,
     apgd,
+    attacking,
     autoattack,
-    divergence,
     dlr,
     fgsm,
+    kl_divergence,
     margin,
+    normalized_gradient,
     parse_eps,
     pgd,
     pgd_kl,
     project,
     random_in_ball,
     square,
-    steepest,
 )
-from freqnb.layers import to_dct
+from freqnb.autoattack import _tiles
+from freqnb.layers import folded_batch_norm, to_dct
 from freqnb.models import create, evaluating, predict
 
 side, channels, seed = st.integers(1, 9), st.sampled_from([1, 3]), st.integers(0, 2**31)
@@ -86,7 +85,7 @@ def inside(attacked, x, eps, norm):
 
 
 def small():
-    "A network with batch normalisation, the same each time"
+    "A network with batch normalization, the same each time"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return create('resnet9', width=4, channels=1)
@@ -182,7 +181,9 @@ def test_the_geometry_of_a_ball(c, h, w, eps, norm, dtype, seed):
     assert (
         inside(project(start, x, eps, norm), x, eps, norm) and (lengths(start - x, norm) <= eps + 1e-5).all()
     )
-    step = lengths(steepest(far * torch.tensor([1, 1e-30, 1e30, 0, 1]).view(-1, 1, 1, 1), norm), norm)
+    step = lengths(
+        normalized_gradient(far * torch.tensor([1, 1e-30, 1e30, 0, 1]).view(-1, 1, 1, 1), norm), norm
+    )
     some = (far.flatten(1) > 0).any(1) & torch.tensor([True, True, True, False, True])
     assert (step[some] - 1).abs().max() < 1e-5 if some.any() else True
     assert not step[~some].any()
@@ -269,7 +270,7 @@ def test_a_training_step_around_an_attack(attack, precision):
 
 
 def test_what_is_broken_is_not_attacked_again():
-    "A network that is always wrong is asked no more often for ten climbs than for two"
+    "A network that is always wrong is asked no more often for ten attempts than for two"
     (x, y), seen = images(8, 1, 4, 4), []
 
     def wrong(o):
@@ -421,7 +422,7 @@ def trained(name, seed):
     'name, norm, eps', [('resnet9', 'linf', 0.03), ('mlp', 'linf', 0.03), ('mlp', 'l2', 0.3)]
 )
 def test_autoattack_is_the_harder_attack_and_the_library_s_own(name, norm, eps):
-    "No image survives AutoAttack that 20 steps of PGD break; the images are those of the library run as its authors run it"
+    "No image survives AutoAttack that 20 steps of PGD break; the images are those of the library itself"
     from pyautoattack import AutoAttack
 
     model, x, y = trained(name, seed=1)
@@ -446,12 +447,15 @@ def test_autoattack_standard_is_the_default():
     assert str(Budget()) == 'AutoAttack (standard)' and Budget() == Budget(
         ['apgd-ce', 'apgd-t', 'fab-t', 'square'], 100, 9, 5000
     )
-    asked = lambda o: (asked.count.append(len(o)), network(4, 1, 6, 6)(o))[1]
-    asked.count = []
+    model, asked = network(4, 1, 6, 6), []
+
+    def counted(o):
+        asked.append(len(o))
+        return model(o)
+
     x, _ = images(4, 1, 6, 6)
-    y = network(4, 1, 6, 6)(x).argmax(1)
-    attacked = autoattack(asked, x, y, 1e-6, version='standard')
-    assert torch.equal(attacked, x) and sum(asked.count) >= 4 * (100 + 4 * 100 + 2 * 4 * 100 + 5000)
+    attacked = autoattack(counted, x, model(x).argmax(1), 1e-6, version='standard')
+    assert torch.equal(attacked, x) and sum(asked) >= 4 * (100 + 4 * 100 + 2 * 4 * 100 + 5000)
 
 
 @pytest.mark.parametrize(
@@ -539,6 +543,14 @@ def test_until_broken_never_leaves_more_right(h, w, eps, norm, loss, steps, rest
     assert restarts > 1 or (early - late)[holds].abs().sum() < 1e-6 * len(x)
 
 
+def test_until_broken_keeps_no_graph_in_any_layout():
+    "Images that are channels-last already come back without a gradient, as all others do"
+    model, (x, y) = small(), images(8, 1, 12, 12)
+    last = x.to(memory_format=torch.channels_last)
+    attacked = pgd(model, last, y, 0.05, until_broken=True)
+    assert not attacked.requires_grad and torch.equal(attacked, pgd(model, x, y, 0.05, until_broken=True))
+
+
 def test_until_broken_asks_only_what_is_left():
     "An image that the start breaks is asked about once; places are filled from the next batch"
     x, y, seen = torch.full((8, 1, 4, 4), 0.5), torch.zeros(8, dtype=torch.long), []
@@ -556,7 +568,7 @@ def test_until_broken_asks_only_what_is_left():
 
 @laws
 @given(side, side, eps, norm, loss, st.booleans(), seed)
-def test_targets_are_what_is_climbed(h, w, eps, norm, loss, until_broken, seed):
+def test_targets_are_what_is_aimed_at(h, w, eps, norm, loss, until_broken, seed):
     "One step of FGSM, or several of PGD with restarts, stay inside; restarts lose no target that was hit"
     (x, y), model = images(10, 1, h, w, seed=seed), network(10, 1, h, w, seed=seed)
     targets = (y + 1 + torch.arange(10) % 4) % 5
@@ -692,7 +704,8 @@ def test_pgd_kl_stays_inside_and_asks_for_no_label(n, c, h, w, eps, norm, dtype,
 @laws
 @given(side, side, st.floats(0, 0.2), norm, loss, st.integers(1, 30), seed)
 def test_apgd_finds_the_worst_of_a_linear_network(h, w, eps, norm, loss, steps, seed):
-    "For `linf` the first step is enough, whatever the direction; for `l2` it turns towards the weights. In 32 bits a loss below 1e-7 is none, hence the scale"
+    "For `linf` the first step is enough, whatever the direction; for `l2` the step turns towards the weights"
+    # in 32 bits a loss below 1e-7 is none, hence the scale of the weights
     x, _ = images(4, 1, h, w, seed=seed, dtype=torch.float64)
     x, y = 0.25 + x / 2, torch.zeros(4, dtype=torch.long)
     weights = torch.randn(1, h, w, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
@@ -725,7 +738,7 @@ def test_apgd_is_no_weaker_than_fgsm(distance):
 
 
 def test_apgd_asks_only_what_is_left():
-    "The start breaks five of eight images; each of the others is asked at the start and after each step, in batches that are filled up"
+    "The start breaks five of eight images; each other is asked then and after each step, in batches filled up"
     x, y, seen = torch.full((8, 1, 4, 4), 0.5), torch.zeros(8, dtype=torch.long), []
     x[:5] = 0.8
 
@@ -742,20 +755,20 @@ def test_apgd_asks_only_what_is_left():
     assert (attacked[5:] - 0.6).abs().max() < 1e-6
 
 
-def test_pgd_kl_leads_away_from_the_answer():
+def test_pgd_kl_leads_away_from_the_prediction():
     model, x, y = trained('resnet9', seed=1)
-    answer = predict(model, x)
+    clean = predict(model, x)
     for norm, eps in (('linf', 0.02), ('l2', 0.2)):
         random = project(random_in_ball(x, eps, norm, torch.Generator().manual_seed(0)), x, eps, norm)
         near, far = (
-            divergence(answer, predict(model, o)).mean()
+            kl_divergence(clean, predict(model, o)).mean()
             for o in (random, pgd_kl(model, x, y, eps, norm=norm))
         )
         assert far > 2 * near > 0
 
 
 def settled(model, channels=1):
-    "A network whose normalisation does something, in 64 bits"
+    "A network whose normalization does something, in 64 bits"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for norm in model.modules():
@@ -847,8 +860,8 @@ LEFT = dict(
     [*((o, True) for o in FOLDED.values()), *((o, False) for o in LEFT.values())],
     ids=[*FOLDED, *LEFT],
 )
-def test_folding_changes_no_answer(model, folds):
-    "Where it is not the same, normalisation runs as before; afterwards nothing is left of it"
+def test_folding_changes_no_prediction(model, folds):
+    "Where it is not the same, normalization runs as before; afterwards nothing is left of it"
     model, x, seen = settled(model), images(3, 1, 4, 4, dtype=torch.float64)[0], []
     before, state, expected = (
         [dict(vars(o)) for o in model.modules()],
@@ -858,9 +871,9 @@ def test_folding_changes_no_answer(model, folds):
     forward = nn.BatchNorm2d.forward
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.BatchNorm2d, 'forward', lambda self, o: seen.append(1) or forward(self, o))
-        with _crafting(model):
-            answer = model(x)
-    assert (answer - expected).abs().max() < 1e-12 and len(seen) == (not folds)
+        with attacking(model):
+            logits = model(x)
+    assert (logits - expected).abs().max() < 1e-12 and len(seen) == (not folds)
     assert torch.equal(model(x), expected) and all(
         torch.equal(v, state[k]) for k, v in model.state_dict().items()
     )
@@ -879,7 +892,7 @@ def test_a_folded_attack_is_the_same_attack(conv, precision):
         )
     model, attack = settled(model), partial(pgd, steps=5, eps=0.02)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('freqnb.attacks._folding', lambda model: nullcontext())
+        patch.setattr('freqnb.pgd.folded_batch_norm', lambda model: nullcontext())
         plain = attack(model, x, y)
     assert ((attack(model, x, y) - plain).abs() > 1e-9).sum() == 0
     model.float()
@@ -894,7 +907,7 @@ def test_an_attack_within_an_attack():
     "The inner one leaves the folding of the outer one to it"
     model, (x, y) = settled(create('resnet9', width=4, channels=1)), images(4, 1, 12, 12, dtype=torch.float64)
     expected = pgd(model, x, y, 0.02)
-    with _crafting(model):
+    with attacking(model):
         folded = [vars(o).get('forward') for o in model.modules()]
         assert torch.equal(pgd(model, x, y, 0.02), expected) and any(folded)
         assert [vars(o).get('forward') for o in model.modules()] == folded
@@ -905,5 +918,5 @@ def test_a_compiled_network_is_left_alone():
     for model in (nn.Sequential(block()), block()):
         model[0].compile(backend='eager')
         before = [dict(vars(o)) for o in model.modules()]
-        with evaluating(model), _folding(model):
+        with evaluating(model), folded_batch_norm(model):
             assert [dict(vars(o)).keys() for o in model.modules()] == [o.keys() for o in before]

@@ -1,4 +1,4 @@
-"Whole networks in the cosine basis: every classifier of torchvision, odd convolutions of timm, and the same robustness in every form"
+"Whole networks in the cosine basis: torchvision's classifiers, odd convolutions of timm, robustness in every form"
 
 from functools import partial
 from unittest.mock import patch

@@ -42,7 +42,7 @@ each_kind, each_norm = pytest.mark.parametrize('kind', KINDS), pytest.mark.param
 
 
 def close(ours, plain, tolerance, typical=0.0):
-    "Whether the largest difference is at most `tolerance` times the largest magnitude in `plain`, or `typical` where that is larger"
+    "Whether the largest difference is at most `tolerance` times the largest of `plain` and of `typical`"
     assert ours.shape == plain.shape
     return (ours - plain).abs().max() <= tolerance * max(plain.abs().max(), typical)
 
@@ -128,7 +128,7 @@ def gradients(layer, forward, x, cotangent):
 
 
 def typical_size(layer, x, cotangent):
-    "The largest root sum of squares of the terms of each output and gradient: what random terms sum to where they do not cancel"
+    "The largest root sum of squares of the terms of each output and gradient: the size of a random sum"
     squared = copy.deepcopy(layer)
     with torch.no_grad():
         for p in squared.parameters():
@@ -447,7 +447,7 @@ def test_wrong_shapes_are_torchs_error(kind, other, plain):
 
     wave, state = build(), build(**other).state_dict()
     before = snapshot(wave)
-    with pytest.raises(RuntimeError, match='size mismatch for 0.coefficients'):
+    with pytest.raises(RuntimeError, match=r'size mismatch for 0\.coefficients'):
         wave.load_state_dict(plain_state(state) if plain else state)
     assert torch.equal(wave[0].coefficients, before['0.coefficients'])
 
@@ -455,18 +455,18 @@ def test_wrong_shapes_are_torchs_error(kind, other, plain):
 @each_kind
 def test_missing_and_unexpected_keys_are_named(kind):
     wave = nn.Sequential(kind(3, 4, 3))
-    with pytest.raises(RuntimeError, match='Missing key.*0.coefficients'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*0\.coefficients'):
         wave.load_state_dict({})
-    with pytest.raises(RuntimeError, match='Missing key.*0.bias'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*0\.bias'):
         wave.load_state_dict({'0.weight': torch.ones(4, 3, 3, 3)})
-    with pytest.raises(RuntimeError, match='Unexpected key.*0.scale'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*0\.scale'):
         wave.load_state_dict(wave.state_dict() | {'0.scale': torch.ones(1)})
     missing, unexpected = wave.load_state_dict(
         {'0.weight': torch.ones(4, 3, 3, 3), 'more': torch.ones(1)}, strict=False
     )
     assert (missing, unexpected) == (['0.bias'], ['more'])
     plain = nn.Sequential(nn.Conv2d(3, 4, 3))
-    with pytest.raises(RuntimeError, match='Missing key.*0.weight'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*0\.weight'):
         plain.load_state_dict(wave.state_dict())
 
 

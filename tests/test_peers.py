@@ -1,4 +1,4 @@
-"""Climbs against torchattacks, foolbox and pyautoattack, which are no dependencies: same network, starts, steps and distance."""
+"""Attacks against torchattacks, foolbox and pyautoattack: same network, starts, steps and distance."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from freqnb.attacks import _start, apgd, pgd
+from freqnb.attacks import apgd, pgd, project, random_in_ball
 from freqnb.data import load
 from freqnb.models import create, predict
 
@@ -32,7 +32,8 @@ def attacked():
 def starts(x, eps, norm):
     "Where `pgd` begins with this seed"
     draw = torch.Generator().manual_seed(SEED)
-    return torch.cat([_start(part, None, eps, norm, True, draw) for part in x.split(BATCH)])
+    parts = x.split(BATCH)
+    return torch.cat([project(random_in_ball(part, eps, norm, draw), part, eps, norm) for part in parts])
 
 
 def share(model, x, y):
@@ -45,6 +46,16 @@ def agree(model, x, y, eps, alpha, norm, theirs):
     a, b, clean = share(model, ours, y), share(model, theirs, y), share(model, x, y)
     print(f'{norm} {eps:.4f}: clean {clean:.3f}, freqnb {a:.3f}, peer {b:.3f}')
     assert abs(a - b) <= 1 / len(x) + 1e-9 and a < clean - 0.05
+
+
+def drawn(values):
+    "In place of a method that draws random numbers: these values"
+    return lambda self, *_: self.copy_(values.view_as(self))
+
+
+def started(start):
+    "In place of foolbox's random start: this one"
+    return lambda x0, epsilon: start if isinstance(x0, torch.Tensor) else type(x0)(start)
 
 
 @pytest.mark.parametrize('norm, eps', [('linf', 2 / 255), ('linf', 8 / 255), ('l2', 0.3)])
@@ -61,13 +72,10 @@ def test_torchattacks(attacked, norm, eps, monkeypatch):
         with monkeypatch.context() as patch:
             delta = start - images
             if norm == 'linf':
-                patch.setattr(torch.Tensor, 'uniform_', lambda self, *_: self.copy_(delta))
+                patch.setattr(torch.Tensor, 'uniform_', drawn(delta))
             else:
-                length = delta.flatten(1).norm(dim=1)
-                patch.setattr(torch.Tensor, 'normal_', lambda self, *_: self.copy_(delta))
-                patch.setattr(
-                    torch.Tensor, 'uniform_', lambda self, *_: self.copy_((length / eps).view_as(self))
-                )
+                patch.setattr(torch.Tensor, 'normal_', drawn(delta))
+                patch.setattr(torch.Tensor, 'uniform_', drawn(delta.flatten(1).norm(dim=1) / eps))
             theirs.append(peer(images, labels).detach())
     agree(model, x, y, eps, alpha, norm, torch.cat(theirs))
 
@@ -80,9 +88,7 @@ def test_foolbox(attacked, norm, eps):
     Peer = foolbox.attacks.LinfPGD if norm == 'linf' else foolbox.attacks.L2PGD
     for images, labels, start in zip(x.split(BATCH), y.split(BATCH), begin):
         peer = Peer(abs_stepsize=alpha, steps=STEPS, random_start=True)
-        peer.get_random_start = lambda x0, epsilon: (
-            type(x0)(start) if not isinstance(x0, torch.Tensor) else start
-        )
+        peer.get_random_start = started(start)
         theirs.append(
             peer(foolbox.PyTorchModel(model, bounds=(0, 1), device='cpu'), images, labels, epsilons=eps)[1]
         )
@@ -102,10 +108,10 @@ def surface(x, eps, norm, generator):
 
 @pytest.mark.parametrize('norm, eps, steps', [('linf', 2 / 255, 20), ('linf', 8 / 255, 50), ('l2', 0.3, 20)])
 def test_pyautoattack(attacked, norm, eps, steps, monkeypatch):
-    "Robust accuracies within one image in a thousand, and not those of a shorter climb"
+    "Robust accuracies within one image in a thousand, and not those of fewer steps"
     autopgd = pytest.importorskip('pyautoattack.autopgd_base')
     model, x, y = attacked
-    monkeypatch.setattr('freqnb.attacks.random_in_ball', surface)
+    monkeypatch.setattr('freqnb.pgd.random_in_ball', surface)
     with torch.random.fork_rng():
         peer = autopgd.APGDAttack(
             model,
