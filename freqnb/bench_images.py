@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['picture_loader', 'image_rows']
 
-# %% ../nbs/api/08_bench_images.ipynb #9783f3ab
+# %% ../nbs/api/08_bench_images.ipynb #462de29c
 from collections.abc import Callable, Sequence
 from functools import partial
 from unittest import SkipTest
@@ -67,7 +67,8 @@ def _per_picture()->Callable[[np.ndarray,str],np.ndarray]:
         import skimage.filters
 
         np.float_ = np.float64
-        from imagecorruptions import corrupt as peer, corruptions
+        from imagecorruptions import corrupt as peer
+        from imagecorruptions import corruptions
     except ImportError as error:
         raise SkipTest(
             f'imagecorruptions is not here ({error}); it belongs into an environment of its own'

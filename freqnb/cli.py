@@ -25,12 +25,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from fastcore.docments import docments
 from torch import nn
 
-# %% ../nbs/api/10_cli.ipynb #c860b73c
+# %% ../nbs/api/10_cli.ipynb #319601fb
 from . import huang2022
 from .attacks import parse_eps, pgd
 from .basics import check_choice, check_count, check_scale, pick_device, settings
 from .data import sources
 from .lukasik2023 import with_penalty
+from .objectives import cross_entropy
 from .papers import PAPERS
 from .penalties import filter_penalty
 from .recipe import Recipe
@@ -45,10 +46,9 @@ from freqnb.reproduce import (
     paper_notebooks,
     run_notebooks,
 )
-from .objectives import cross_entropy
 from .train import fit
 
-# %% ../nbs/api/10_cli.ipynb #1f7302d6
+# %% ../nbs/api/10_cli.ipynb #25b1e60f
 def _check_data(data:str)->str:
     "The name of a data set, or the whole path of one"
     names = [source.name for source in sources()]
@@ -74,7 +74,7 @@ def _choose(scale:str|None, data:str|None, seeds:int|None, device:str|None)->dic
         chosen['FREQNB_DEVICE'] = str(pick_device(device))
     return chosen
 
-# %% ../nbs/api/10_cli.ipynb #e45da3c5
+# %% ../nbs/api/10_cli.ipynb #d9fd4d0f
 def _jobs(jobs:int|None, device:str|None)->int:
     "How many notebooks run side by side"
     if jobs is None:
@@ -126,14 +126,14 @@ def reproduce(
         lab(str(next(iter(outs.values()))))
     return int(len(ran) < len(outs))
 
-# %% ../nbs/api/10_cli.ipynb #476b8838
+# %% ../nbs/api/10_cli.ipynb #c0c1ca17
 def _all_notebooks()->dict[str,Path]:
     "Every notebook under `nbs` by its name"
     folder = notebooks_folder()
     found = [path for path in sorted(folder.rglob('*.ipynb')) if not path.parts[-2].startswith('.')]
     return {name_of(path): path for path in found}
 
-# %% ../nbs/api/10_cli.ipynb #eeec4b75
+# %% ../nbs/api/10_cli.ipynb #112ce3ee
 def _size(outcome:Outcome)->str:
     "What is printed when a notebook was saved"
     name = name_of(outcome.path)
@@ -191,7 +191,7 @@ def data(
         print(f'{source.name:20}{here:10}{source.images:>8,} images  {size:>9}  {source.where}')
     return 0
 
-# %% ../nbs/api/10_cli.ipynb #b1b3be26
+# %% ../nbs/api/10_cli.ipynb #61d8cbb3
 _NEEDED = dict(
     strength=('penalty', '--penalty SCHEME'),
     depth=('penalty', '--penalty SCHEME'),
@@ -204,7 +204,7 @@ _IDLE = dict(
     penalty=('none',), conv=('plain',), band=('all',), schedule=('constant', 'linear', 'cosine'), swa=(None,)
 )
 
-# %% ../nbs/api/10_cli.ipynb #c92cce3c
+# %% ../nbs/api/10_cli.ipynb #f6a7a6fb
 def _refuse_idle(typed:Mapping[str,Any], values:Mapping[str,Any])->None:
     "Raise a ValueError where an option was typed that cannot take effect beside the other `values`"
     for name in typed:
@@ -328,7 +328,7 @@ def _help(offered:Mapping[str,EntryPoint])->str:
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
     return '\n'.join([title, '', *lines, '', 'freqnb COMMAND --help tells more'])
 
-# %% ../nbs/api/10_cli.ipynb #0f62bc78
+# %% ../nbs/api/10_cli.ipynb #1c6ead09
 def _numbers(text:str)->tuple[float,...]:
     "Numbers with commas between them"
     try:
@@ -338,7 +338,7 @@ def _numbers(text:str)->tuple[float,...]:
             f'{text!r}; expected numbers with commas between them, such as .75,.9'
         ) from None
 
-# %% ../nbs/api/10_cli.ipynb #09ca70d6
+# %% ../nbs/api/10_cli.ipynb #1580c8c0
 def _reader(kind)->Callable[[str],Any]:
     "What reads a typed value of a type: the type itself where that is simple"
     kinds = [part for part in get_args(kind) if part is not type(None)]
@@ -348,7 +348,7 @@ def _reader(kind)->Callable[[str],Any]:
         return type(kinds[0])
     return _numbers if tuple in (kind, get_origin(kind)) else kind
 
-# %% ../nbs/api/10_cli.ipynb #94232977
+# %% ../nbs/api/10_cli.ipynb #6b1c788a
 @dataclass(frozen=True)
 class _Option:
     "What the command line knows of a parameter"
@@ -358,7 +358,7 @@ class _Option:
     about:str
     several:bool=False # Whether it takes all the words without an option
 
-# %% ../nbs/api/10_cli.ipynb #6192bbb1
+# %% ../nbs/api/10_cli.ipynb #2d0f0339
 def _of_function(command:Callable)->list[_Option]:
     "The parameters of a command, without `**recipe`"
     found = []
@@ -369,7 +369,7 @@ def _of_function(command:Callable)->list[_Option]:
             found.append(_Option(name, part.anno, default, part.docment or '', several))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #ddeed5b2
+# %% ../nbs/api/10_cli.ipynb #70b4ef12
 def _of_recipe()->list[_Option]:
     "The fields of a recipe, with their comments and the values they may have"
     about = {}
@@ -384,7 +384,7 @@ def _of_recipe()->list[_Option]:
         found.append(_Option(f.name, f.type, default, text))
     return found
 
-# %% ../nbs/api/10_cli.ipynb #c4b6795c
+# %% ../nbs/api/10_cli.ipynb #66e3d1b1
 def _options(command:Callable)->list[_Option]:
     "The parameters of a command, and the fields of a recipe where it takes them"
     own = _of_function(command)
@@ -397,14 +397,14 @@ def _options(command:Callable)->list[_Option]:
         more = [replace(option, default=None) for option in more]
     return own + more
 
-# %% ../nbs/api/10_cli.ipynb #1621694a
+# %% ../nbs/api/10_cli.ipynb #27e97312
 def _shown(value:Any)->str:
     "A value as one types it"
     if isinstance(value, tuple):
         return ','.join(map(_shown, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/api/10_cli.ipynb #405a40e7
+# %% ../nbs/api/10_cli.ipynb #74768e44
 def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
     "Let a parser read one option; its default stands in the place of the value"
     about = re.sub(r' \([^)]*\)|`', '', option.about).replace('%', '%%')
@@ -418,7 +418,7 @@ def _add_option(parser:argparse.ArgumentParser, option:_Option)->None:
         metavar = read.__name__.strip('_').upper() if option.default is None else _shown(option.default)
         parser.add_argument(flag, type=read, metavar=metavar, help=about)
 
-# %% ../nbs/api/10_cli.ipynb #b4115d36
+# %% ../nbs/api/10_cli.ipynb #7698ddcc
 def _parser(command:Callable)->argparse.ArgumentParser:
     "A parser of a command's options; what is not typed is not in its result"
     columns = shutil.get_terminal_size((100, 30)).columns

@@ -2,6 +2,7 @@
 
 import ast
 import email
+import functools
 import json
 import os
 import re
@@ -211,6 +212,13 @@ def code(path):
     )
 
 
+@functools.cache
+def owners():
+    "Which distributions bring which modules: slow to find out"
+    return packages_distributions()
+
+
+@functools.cache
 def imports(path):
     "Distributions that a module or a notebook imports, at any depth, or runs with `python -m`"
     tree, found = ast.parse(code(path)), set()
@@ -222,9 +230,8 @@ def imports(path):
         if isinstance(node, ast.List):
             words = [getattr(o, 'value', None) for o in node.elts]
             found |= {b for a, b in zip(words, words[1:]) if a == '-m' and isinstance(b, str)}
-    owners = packages_distributions()
     return {
-        canonicalize_name(owners[o][0]) if o in owners else o
+        canonicalize_name(owners()[o][0]) if o in owners() else o
         for o in found - set(sys.stdlib_module_names) - {'freqnb'}
     }
 

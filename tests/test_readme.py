@@ -1,4 +1,4 @@
-"""What the documents say is so: their code runs, their links lead somewhere, and the two lines are those that `.ci/run` takes."""
+"""What the documents say is so: their code runs, their links lead somewhere, `.ci/run` takes their two lines."""
 
 import contextlib
 import io
