@@ -97,7 +97,8 @@ def _initial_state(task:Task, x:Tensor, labels:Tensor, place:Tensor)->_State:
 # %% ../nbs/api/05_autoattack.ipynb #2f2f646e
 def _rows(state:_State, rows:Tensor)->_State:
     "Some rows of the state"
-    return _State(*(getattr(state, field.name)[rows] for field in fields(state)))
+    tensors = [getattr(state, field.name) for field in fields(state)]
+    return _State(*[o[rows] for o in tensors])
 
 # %% ../nbs/api/05_autoattack.ipynb #72d62593
 def _joined(a:_State, b:_State)->_State:
@@ -145,9 +146,11 @@ def _momentum_step(state:_State, eps:float, norm:Norm)->_State:
     x, center = state.x, state.center
     step = state.eta.view(-1, 1, 1, 1) * normalized_gradient(state.gradient, norm)
     z = project(x + step, center, eps, norm)
-    with_momentum = x + _ALPHA * (z - x) + (1 - _ALPHA) * (x - state.x_before)
+    onward = x + _ALPHA * (z - x) + (1 - _ALPHA) * (x - state.x_before)
+    onward = project(onward, center, eps, norm)
+
     begun = (state.k > 0).view(-1, 1, 1, 1)
-    x_next = torch.where(begun, project(with_momentum, center, eps, norm), z)
+    x_next = torch.where(begun, onward, z)
     return replace(state, x=x_next, x_before=x, k=state.k + 1)
 
 # %% ../nbs/api/05_autoattack.ipynb #52ee11ad

@@ -77,19 +77,8 @@ class DCTConv2d(nn.Conv2d):
         dtype:torch.dtype|None=None, # Their type
         norm:str='l1', # Of the basis: 'l1' as in the paper, or 'ortho'
     ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            device,
-            dtype,
-        )
+        shape = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*shape, bias, padding_mode, device, dtype)
         _to_cosines(self, type(self), norm, {})
 
     def __getattr__(self, name:str):

@@ -300,10 +300,8 @@ def pgd(
 )->Tensor: # Adversarial images, like `x`
     "Projected gradient descent: where the last step led, or the worst of several attempts (Madry et al. 2018)"
     check_choice('loss', loss, LOSSES)
-    raised = partial(attack_loss, loss)
-    task = Task(
-        model, x, y, eps, norm, raised, steps, restarts, alpha, random_start, seed, batch_size, targets
-    )
+    settings = (steps, restarts, alpha, random_start, seed, batch_size, targets)
+    task = Task(model, x, y, eps, norm, partial(attack_loss, loss), *settings)
     if eps == 0:
         return x.detach().clone()
     attempt = _pgd_until_broken if until_broken else partial(on_batches, craft=_pgd_batch)
