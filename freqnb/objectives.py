@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from .basics import Attack, Network
 from .losses import kl_divergence
 
-# %% ../nbs/api/02_objectives.ipynb #314234d5
+# %% ../nbs/api/02_objectives.ipynb #25fe9943
 Objective = Callable[
     ..., tuple[Tensor, Tensor]
 ]  # `(model, x, y, label_smoothing=0.)` to a loss and logits `(B, K)`
@@ -198,7 +198,7 @@ def first_epoch(
     "The epoch, counted from zero, at which a share of the epochs has passed"
     return math.ceil(share * epochs - 1e-9)
 
-# %% ../nbs/api/02_objectives.ipynb #95114726
+# %% ../nbs/api/02_objectives.ipynb #2b94694b
 def takes_label_smoothing(
     objective:Objective|Phases, # A function or a `partial` of one; or two of them
 )->bool: # False where it does not know the word, or where it was fixed by a `partial`
@@ -212,7 +212,7 @@ def takes_label_smoothing(
         return False
     return 'label_smoothing' in inspect.signature(objective).parameters
 
-# %% ../nbs/api/02_objectives.ipynb #7fed0dfb
+# %% ../nbs/api/02_objectives.ipynb #3c21e522
 def with_label_smoothing(
     objective:Objective, # A function or a `partial` of one
     label_smoothing:float, # Share of each label that is spread over all classes, in [0, 1]
@@ -243,7 +243,7 @@ def describe_objective(
         )
     return name
 
-# %% ../nbs/api/02_objectives.ipynb #890ca690
+# %% ../nbs/api/02_objectives.ipynb #9d62499c
 def _describe(value:object)->str:
     "A setting of an objective in words"
     return describe_objective(value) if callable(value) else str(value)
