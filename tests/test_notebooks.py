@@ -280,10 +280,10 @@ def test_library_notebooks_pass(copy, part):
 
 @pytest.mark.parametrize('path', PAPERS, ids=name_of)
 def test_paper_notebook_shows_its_record(path):
-    "What is claimed was measured at full scale, is committed, and stands in the saved outputs to the last digit"
+    "What is claimed was measured at laptop scale, is committed, and stands in the saved outputs to the last digit"
     title = path.stem.lstrip('0123456789_')
-    files = sorted((NBS / 'records' / path.parent.name).glob(f'{title}-full-*.json'))
-    assert files, f'no record nbs/records/{path.parent.name}/{title}-full-*.json'
+    files = sorted((NBS / 'records' / path.parent.name).glob(f'{title}-laptop-*.json'))
+    assert files, f'no record nbs/records/{path.parent.name}/{title}-laptop-*.json'
     shown = html.unescape('\n'.join(output_texts(read(path))))
     for record in map(read_record, files):
         assert record.name == f'{path.parent.name}/{title}' and record.claims
