@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .basics import clone_folder
+from .basics import check_choice, clone_folder
 
 # %% ../nbs/api/01_papers.ipynb #5853f8c3
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def notebooks_of(
     folder:str, # A key of `PAPERS`
 )->list[Path]: # Its notebooks, in the order of reading
     "The notebooks of one paper"
+    check_choice('folder', folder, PAPERS)
     clone = clone_folder()
     if clone is None:
         raise FileNotFoundError(
