@@ -272,7 +272,7 @@ MISTAKES = {
     'train --conv dct': "'dct'",
     'train --penalty lowest': "'lowest'",
     'train --depth third --penalty highest': "'third'",
-    'train --depth 0 --penalty highest': 'got 0',
+    'train --depth 0 --penalty highest': 'depth is 0',
     'reproduce --jobs 0': '0',
     'train --strength .1': '--penalty',
     'train --depth 1/3': '--penalty',
