@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -155,6 +155,9 @@ def test_five_forms_are_one_function(case, n, dtype, norm, channels_last, seed):
     x = torch.randn(n, options['in_channels'], *size, dtype=dtype).contiguous(memory_format=layout)
     with torch.no_grad():
         cotangent = torch.randn_like(plain(x))
+        # On some processors oneDNN computes a plain convolution of unequal strides wrongly: nothing to compare with there
+        exact = copy.deepcopy(plain).double().to(memory_format=torch.contiguous_format)(x.double())
+        assume(close(plain(x).double(), exact, 1e-3))
     y, gradient = gradients(plain, plain, x, cotangent)
     expected, sizes = [y, *gradient], typical_size(plain, x, cotangent)
     in_cosines = synthesize(gradient[1].double(), cosine_basis(plain.kernel_size, norm).T).to(dtype)
