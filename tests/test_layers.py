@@ -155,7 +155,7 @@ def test_five_forms_are_one_function(case, n, dtype, norm, channels_last, seed):
     x = torch.randn(n, options['in_channels'], *size, dtype=dtype).contiguous(memory_format=layout)
     with torch.no_grad():
         cotangent = torch.randn_like(plain(x))
-        # On some processors oneDNN computes a plain convolution of unequal strides wrongly: nothing to compare with there
+        # On some processors oneDNN gets a plain convolution of unequal strides wrong: nothing to compare with
         exact = copy.deepcopy(plain).double().to(memory_format=torch.contiguous_format)(x.double())
         assume(close(plain(x).double(), exact, 1e-3))
     y, gradient = gradients(plain, plain, x, cotangent)
