@@ -246,7 +246,8 @@ def unpack_permutation(
 # %% ../nbs/api/06_records.ipynb #0078cb63
 def _describe_recipe(run:Run)->dict:
     "What was trained and how; the data by their name, wherever they lay"
-    values = json.loads(json.dumps(asdict(run.recipe))) | dict(data=run.data['name'], objective=run.objective)
+    values = json.loads(json.dumps(asdict(run.recipe)))
+    values |= dict(data=run.data['name'], objective=run.objective, model=run.architecture or run.recipe.model)
     del values['scale']
     if run.permutation is None:
         del values['seed']
