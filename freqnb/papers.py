@@ -23,30 +23,35 @@ class Paper:
     venue:str # Where it appeared
 
 # %% ../nbs/api/01_papers.ipynb #5360afd9
-PAPERS = {
-    'high_frequency': Paper(
-        'Wang et al. 2020',
-        'High-frequency component helps explain the generalization of convolutional neural networks',
-        'High-frequency components',
-        'Do networks use what we cannot see, when do they learn it, and can we keep them from it?',
-        'CVPR 2020',
-    ),
-    'adversarial_frequency': Paper(
-        'Huang et al. 2022',
-        'Frequency regularization for improving adversarial robustness',
-        'Adversarial frequency',
-        'Which frequencies does an attack use, and does it help to pair the predictions of clean and attacked images '
-        'in the frequencies of the classes?',
-        'arXiv 2022',
-    ),
-    'filter_frequency': Paper(
-        'Lukasik et al. 2023',
-        'Improving native CNN robustness with filter frequency regularization',
-        'Filter frequency',
-        'Which frequencies do kernels learn, and does it help to take the high ones away while they learn?',
-        'TMLR 2023',
-    ),
-}
+PAPERS: dict[str, Paper] = {}
+
+# %% ../nbs/api/01_papers.ipynb #351d6075
+PAPERS['high_frequency'] = Paper(
+    'Wang et al. 2020',
+    'High-frequency component helps explain the generalization of convolutional neural networks',
+    'High-frequency components',
+    'Do networks use what we cannot see, when do they learn it, and can we keep them from it?',
+    'CVPR 2020',
+)
+
+# %% ../nbs/api/01_papers.ipynb #9c6c48e0
+PAPERS['adversarial_frequency'] = Paper(
+    'Huang et al. 2022',
+    'Frequency regularization for improving adversarial robustness',
+    'Adversarial frequency',
+    'Which frequencies does an attack use, and does it help to pair the predictions of clean and attacked images '
+    'in the frequencies of the classes?',
+    'arXiv 2022',
+)
+
+# %% ../nbs/api/01_papers.ipynb #9497c02a
+PAPERS['filter_frequency'] = Paper(
+    'Lukasik et al. 2023',
+    'Improving native CNN robustness with filter frequency regularization',
+    'Filter frequency',
+    'Which frequencies do kernels learn, and does it help to take the high ones away while they learn?',
+    'TMLR 2023',
+)
 
 # %% ../nbs/api/01_papers.ipynb #41dc6d66
 def title_of(

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from freqnb.papers import PAPERS as FOLDERS
 from freqnb.records import read_record
 
 ROOT = Path(__file__).parents[1]
 NBS, BIN = ROOT / 'nbs', Path(sys.executable).parent
 NOTEBOOKS = sorted(o for o in NBS.rglob('*.ipynb') if not any(p[0] in '._' for p in o.relative_to(NBS).parts))
-PAPERS = [o for o in NOTEBOOKS if o.parent not in (NBS, NBS / 'api')]
+PAPERS = [o for o in NOTEBOOKS if o.parent.name in FOLDERS]
 LARGEST, LONGEST, MEDIAN = 300_000, 30, 8
 BY_HAND = ('__init__.py', '__main__.py')  # all other modules are exported
 WIDGET = 'application/vnd.jupyter.widget-view+json'
@@ -86,7 +87,7 @@ def every(check):
 
 
 def test_there_are_notebooks():
-    assert {o.parent.name for o in NOTEBOOKS} >= {'nbs', 'api', 'high_frequency'} and PAPERS
+    assert {o.parent.name for o in NOTEBOOKS} >= {'nbs', 'api', *FOLDERS} and PAPERS
 
 
 def test_titles():

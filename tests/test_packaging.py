@@ -19,16 +19,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from test_floors import API, MODULES, OTHERS, ROOT
 
 import freqnb
 
-ROOT = Path(__file__).parents[1]
-MODULES = sorted(o for o in (ROOT / 'freqnb').glob('*.py') if not o.name.startswith('_'))
-PAPERS = sorted((ROOT / 'nbs').glob('*_*/*.ipynb'))
-FLOORS = {
-    o.stem.partition('_')[2]: int(o.stem.partition('_')[0])
-    for o in sorted((ROOT / 'nbs' / 'api').glob('*.ipynb'))
-}
+FLOORS = {o.stem.partition('_')[2]: int(o.stem.partition('_')[0]) for o in API}
 PEERS = dict(
     bench_images={'imagecorruptions', 'scikit-image', 'skimage'},
     bench_networks={'torchattacks'},
@@ -53,7 +48,7 @@ HEAVY = (
     'smalldocs',
 )
 LEFT_OUT = shutil.ignore_patterns(
-    '.*', '__pycache__', '*.egg-info', 'build', 'dist', '_site', '_proc', 'nbs', 'tests'
+    '.*', '__pycache__', '*.egg-info', 'build', 'dist', '_site*', '_proc', 'nbs', 'tests'
 )
 
 
@@ -246,7 +241,7 @@ def direct(names):
     }
 
 
-@pytest.mark.parametrize('path', MODULES + PAPERS, ids=lambda o: o.stem)
+@pytest.mark.parametrize('path', MODULES + OTHERS, ids=lambda o: o.stem)
 def test_imports_are_required(path):
     "By settings.ini, or by something that stands there"
     extra = EXTRAS.get(path.stem, 'dev_requirements' if path.stem in AUTHORS else 'requirements')
@@ -255,7 +250,7 @@ def test_imports_are_required(path):
 
 
 def test_requirements_are_imported():
-    used = set().union(*map(imports, MODULES + PAPERS))
+    used = set().union(*map(imports, MODULES + OTHERS))
     assert set(required('requirements')) - used == set()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from freqnb.papers import PAPERS
+
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ((ROOT / name).read_text('utf-8') for name in ('README.md', 'CONTRIBUTING.md'))
 SET_UP = [
@@ -99,6 +101,12 @@ def test_the_picture_is_what_its_lines_draw(tmp_path, monkeypatch):
     assert (ROOT / 'nbs' / 'images' / 'split.png').stat().st_size < 200_000
     (alt,) = re.findall(r'!\[([^\]]+)\]\(nbs/images/split.png\)', README)
     assert len(alt) > 40
+
+
+def test_every_paper_can_be_cited():
+    "Its title stands in the README; braces keep capitals in BibTeX"
+    text = README.replace('{', '').replace('}', '')
+    assert [paper.title for paper in PAPERS.values() if paper.title not in text] == []
 
 
 @pytest.mark.parametrize('text', [README, CONTRIBUTING], ids=['README', 'CONTRIBUTING'])
