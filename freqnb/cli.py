@@ -33,7 +33,7 @@ from .data import sources
 from .lukasik2023 import with_penalty
 from .objectives import cross_entropy
 from .papers import PAPERS
-from .penalties import filter_penalty
+from .penalties import SCHEMES, filter_penalty
 from .recipe import Recipe
 from .records import Record, read_record, record_folders
 from .records import report as table_of_claims
@@ -236,7 +236,7 @@ def _objective(penalty:str, strength:float, depth:float|int)->Callable:
 # %% ../nbs/api/10_cli.ipynb #8a502063
 def train(
     data:str='fashion_mnist_mini', # A data set's name or path
-    penalty:str='none', # none, highest, weighted, first_order, monotone, or some joined by +
+    penalty:str='none', # none, or one of `SCHEMES`, or several joined by +
     strength:float|None=None, # What the penalty is multiplied by: lambda; .01 when left out
     depth:str|None=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
@@ -360,13 +360,14 @@ class _Option:
 
 # %% ../nbs/api/10_cli.ipynb #2d0f0339
 def _of_function(command:Callable)->list[_Option]:
-    "The parameters of a command, without `**recipe`"
+    "The parameters of a command, without `**recipe`; the names of penalties stand where it says `SCHEMES`"
     found = []
     for name, part in docments(command, full=True, returns=False, eval_str=True).items():
         several = part.kind is inspect.Parameter.VAR_POSITIONAL
         if part.kind is not inspect.Parameter.VAR_KEYWORD:
             default = None if several else part.default
-            found.append(_Option(name, part.anno, default, part.docment or '', several))
+            about = (part.docment or '').replace('`SCHEMES`', ', '.join(SCHEMES))
+            found.append(_Option(name, part.anno, default, about, several))
     return found
 
 # %% ../nbs/api/10_cli.ipynb #70b4ef12
