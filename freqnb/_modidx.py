@@ -704,6 +704,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'freqnb.severities.strength': ('api/severities.html#strength', 'freqnb/severities.py')},
             'freqnb.site': { 'freqnb.site._QuietHandler': ('api/site.html#_quiethandler', 'freqnb/site.py'),
                              'freqnb.site._QuietHandler.log_message': ('api/site.html#_quiethandler.log_message', 'freqnb/site.py'),
+                             'freqnb.site._check_or_keep': ('api/site.html#_check_or_keep', 'freqnb/site.py'),
                              'freqnb.site._copy_sources': ('api/site.html#_copy_sources', 'freqnb/site.py'),
                              'freqnb.site._mend_markdown': ('api/site.html#_mend_markdown', 'freqnb/site.py'),
                              'freqnb.site.build_site': ('api/site.html#build_site', 'freqnb/site.py'),

@@ -346,7 +346,7 @@ def batches(self:StreamedImages,
     flip:bool=False, # Mirror half of the images?
     drop_last:bool=False, # Leave out a last batch that is not full?
 )->Iterator[tuple[Tensor,Tensor]]: # Pairs of float images and labels
-    "Pairs of images in [0, 1] and labels, as `Images.batches`"
+    "Pairs of images in [0, 1] and labels, as the method `batches` of `Images`"
     places = torch.arange(len(self))
     indices = batch_indices(len(self), batch_size, generator, drop_last)
     wanted = [places[index] for index in indices]

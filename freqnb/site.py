@@ -419,6 +419,19 @@ def replace_site(
             os.replace(out, Path(beside) / 'old')
         os.replace(Path(beside) / 'new', out)
 
+# %% ../nbs/api/11_site.ipynb #46468fe6
+def _check_or_keep(
+    new:Path, # Folder of a finished site
+    out:Path, # Where it would go
+)->None:
+    "Raise when a site has faults, and keep it beside `out`"
+    try:
+        check_site(new)
+    except ValueError as error:
+        aside = out.with_name(f'{out.name}-faulty')
+        replace_site(new, aside)
+        raise ValueError(f'{error}\nThis site is kept in {aside}') from None
+
 # %% ../nbs/api/11_site.ipynb #e7bd0814
 def build_site(
     root:Path, # Root of the repository, with `_quarto.yml`, `pyproject.toml` and `nbs`
@@ -434,7 +447,7 @@ def build_site(
         write_sidebar(staged, names)
         render(staged, new)
         mend(new, root, names)
-        check_site(new)
+        _check_or_keep(new, out)
         replace_site(new, out)
     return out
 
