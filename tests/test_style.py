@@ -239,6 +239,13 @@ def test_tidy_changes_no_syntax_tree_and_is_done_after_once():
     assert done.endswith('z = [1, 2]\nprint(z)')
 
 
+def test_tidy_keeps_one_empty_line_beside_functions():
+    apart = 'x = 1\n\ndef f(): return x\n\ndef g(): return f\n\n# why\n\ndef h(): return g\n\ny = 2'
+    close = apart.replace('\n\n', '\n')
+    assert tidy(apart) == tidy(apart.replace('\n\n', '\n\n\n')) == apart
+    assert tidy(close) == close
+
+
 def test_tidy_leaves_cells_alone_that_are_not_python(tmp_path, capsys):
     path = tmp_path / 'a.ipynb'
     sources = ['%matplotlib inline\nx = 1', 'x  =  [1]\n\n\n\n# end']

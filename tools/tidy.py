@@ -68,14 +68,18 @@ def tidy_class(node: ast.ClassDef, lines: list[str]) -> str:
     return '\n'.join(parts + lines[done : node.end_lineno])
 
 
-def tidy_statements(text: str) -> str:
-    """What stands between two definitions, with at most one empty line before it."""
-    written = [line for line in text.split('\n') if line.strip()]
+def tidy_statements(lines: list[str]) -> list[str]:
+    """What stands between two definitions; of the empty lines before and after it, one stays."""
+    written = [line for line in lines if line.strip()]
     if not written:
-        return '' if text else None
-    if all(line.lstrip().startswith('#') for line in written):
-        return text.strip('\n')
-    return '\n' * text.startswith('\n') + ruff_format(text)
+        return [''] if lines else []
+
+    text = '\n'.join(lines)
+    only_comments = all(line.lstrip().startswith('#') for line in written)
+    laid_out = text.strip('\n') if only_comments else ruff_format(text)
+    before = [] if lines[0].strip() else ['']
+    after = [] if lines[-1].strip() else ['']
+    return [*before, laid_out, *after]
 
 
 def tidy(source: str) -> str:
@@ -84,12 +88,12 @@ def tidy(source: str) -> str:
     parts, done = [], 0
     for node in tree.body:
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            parts.append(tidy_statements('\n'.join(lines[done : first_line(node) - 1])))
+            parts += tidy_statements(lines[done : first_line(node) - 1])
             parts.append((tidy_class if isinstance(node, ast.ClassDef) else tidy_function)(node, lines))
             done = node.end_lineno
-    parts.append(tidy_statements('\n'.join(lines[done:])))
+    parts += tidy_statements(lines[done:])
 
-    result = '\n'.join(part for part in parts if part is not None).strip('\n')
+    result = '\n'.join(parts).strip('\n')
     result = re.sub(r'\n{3,}', '\n\n', result)
     if ast.dump(ast.parse(result)) != ast.dump(tree):
         raise SyntaxError('the syntax tree would change')
