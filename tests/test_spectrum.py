@@ -224,7 +224,7 @@ def test_a_batch_is_its_images_and_layout_does_not_matter():
 def test_chunks_do_not_show(monkeypatch):
     x = images(7, 3, 16, 16)
     whole = split_bands(x, 4)
-    monkeypatch.setattr('freqnb.spectrum.CHUNK', 300)
+    monkeypatch.setattr('freqnb.spectrum._CHUNK', 300)
     memory = torch.full_like(x, math.nan), torch.full_like(x, math.nan)
     for a, b in zip(whole + whole, split_bands(x, 4) + split_bands(x, 4, out=memory)):
         assert same(a, b, 1e-12)
