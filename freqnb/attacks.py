@@ -9,7 +9,7 @@ __all__ = ['MEMBERS', 'Budget', 'Member', 'apgd', 'autoattack', 'square', 'LOSSE
            'differentiable_logits', 'keep_worst', 'loss_gradient', 'on_batches', 'pgd_step', 'starting_points']
 
 # %% ../nbs/api/06_attacks.ipynb #981fe4cc
-from .autoattack import MEMBERS, Budget, Member, apgd, autoattack, square
+from .ensemble import MEMBERS, Budget, Member, apgd, autoattack, square
 from .losses import LOSSES, Loss, LossName, attack_loss, dlr, kl_divergence, margin, misclassified
 from .pgd import NORMS, Norm, fgsm, normalized_gradient, parse_eps, pgd, pgd_kl, project, random_in_ball
 

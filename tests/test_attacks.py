@@ -32,7 +32,7 @@ from freqnb.attacks import (
     random_in_ball,
     square,
 )
-from freqnb.autoattack import _tiles
+from freqnb.ensemble import _tiles
 from freqnb.layers import folded_batch_norm, to_dct
 from freqnb.models import create, evaluating, predict
 
