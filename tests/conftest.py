@@ -20,19 +20,13 @@ CHROMIUM_FLAGS = [
 ]
 
 
-def shares_a_fixture(item):
-    "Whether a test needs what is made once for its module"
-    definitions = item._fixtureinfo.name2fixturedefs.values()
-    return any(each.scope == 'module' for found in definitions for each in found)
+LONGEST = ['test_reproduce', 'test_site', 'test_notebooks', 'test_resume']
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "Tests that share a fixture of their module go to one worker; the papers' notebooks, the longest of all, go first"
-    for item in items:
-        if shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-    items.sort(key=lambda item: 'reproduced' not in item.fixturenames)
+    "The files that take longest go first, so that no worker is left with one of them at the end"
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.module.__name__, len(LONGEST)))
 
 
 @pytest.fixture(scope='module')
