@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from fractions import Fraction
-from functools import partial
+from functools import partial, wraps
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
@@ -338,12 +338,20 @@ def _numbers(text:str)->tuple[float,...]:
             f'{text!r}; expected numbers with commas between them, such as .75,.9'
         ) from None
 
+# %% ../nbs/api/10_cli.ipynb #badf9729
+def _or_none(reader:Callable[[str],Any])->Callable[[str],Any]:
+    "The same, and None where 'none' is typed"
+    @wraps(reader, updated=())
+    def read(text):
+        return None if text.lower() == 'none' else reader(text)
+    return read
+
 # %% ../nbs/api/10_cli.ipynb #1580c8c0
 def _reader(kind)->Callable[[str],Any]:
     "What reads a typed value of a type: the type itself where that is simple"
     kinds = [part for part in get_args(kind) if part is not type(None)]
     if get_origin(kind) in (Union, UnionType):
-        return _reader(kinds[0])
+        return _or_none(_reader(kinds[0]))
     if get_origin(kind) is Literal:
         return type(kinds[0])
     return _numbers if tuple in (kind, get_origin(kind)) else kind

@@ -88,6 +88,7 @@ class Recipe(_Subject):
 CHOICES = {
     name: get_args(hint) for name, hint in get_type_hints(Recipe).items() if get_origin(hint) is Literal
 }
+CHOICES |= dict(model=NETS, optimizer=OPTIMIZERS)  # As they are now, with what was added since
 
 # %% ../nbs/api/04_recipe.ipynb #e27b5d68
 def _plain(name:str, value:Any)->Any:

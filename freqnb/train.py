@@ -24,7 +24,7 @@ from .basics import pick_device, progress_bar, replace_file
 from .data import Images, Splits, StreamedImages, batches, load
 from .images import shuffle_labels
 from .loop import Feed, State, epoch_seed, only_one, run_folder, train_epoch, update_batch_norm
-from .models import create, predict
+from .models import create, predict, takes_option
 from freqnb.objectives import (
     Objective,
     Phases,
@@ -125,9 +125,12 @@ def _create(recipe:Recipe, feed:Feed, classes:int)->nn.Module:
     mean = x.mean((0, 2, 3)).tolist()
     std = x.std((0, 2, 3)).clamp_min(1e-3).tolist()
 
-    names = ['norm', 'dropout', 'init', 'conv', 'basis']
-    names += [name for name in ('width', 'kernel') if getattr(recipe, name) is not None]
-    options = {name: getattr(recipe, name) for name in names}
+    options = {name: getattr(recipe, name) for name in ('dropout', 'init', 'conv', 'basis')}
+    for name in ('width', 'norm', 'kernel'):
+        value = getattr(recipe, name)
+        changed = value not in (None, getattr(Recipe, name))
+        if changed or (value is not None and takes_option(recipe.model, name)):
+            options[name] = value
     torch.manual_seed(epoch_seed(recipe.seed, -1))
     return create(recipe.model, classes, x.shape[1], mean, std, **options)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from freqnb.models import NETS, create, default_batch_size, evaluating, networks_of, predict
+from freqnb.models import NETS, create, default_batch_size, evaluating, networks_of, predict, takes_option
 
 
 def small(classes, channels, width=4, norm=True):
@@ -86,7 +86,8 @@ def test_head_without_linear_layer(monkeypatch):
 
 @pytest.mark.parametrize('name', [name for name in NETS if name != 'wide_resnet34_10'])
 def test_every_network_keeps_its_promise(name):
-    net = create(name, classes=7, channels=1, width=4, dropout=0.5, init='xavier', kernel=5)
+    small = {option: value for option, value in dict(width=4, kernel=5).items() if takes_option(name, option)}
+    net = create(name, classes=7, channels=1, dropout=0.5, init='xavier', **small)
     assert predict(net, torch.rand(2, 1, 20, 23)).shape == (2, 7)
     assert isinstance(net, nn.Sequential) and any(isinstance(o, nn.Dropout) for o in net.head.modules())
 
