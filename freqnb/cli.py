@@ -264,7 +264,7 @@ def _train(recipe:Recipe, objective:Callable, device:str|None)->int:
     test = splits.test
     right = accuracy(run.model, test.x, test.y)
     shares = ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist())
-    print(f'{run.recipe}: test accuracy {right}, n={len(test):,}; {run.seconds:.0f} s of training')
+    print(f'{run}: test accuracy {right}, n={len(test):,}; {run.seconds:.0f} s of training')
     print('share of energy in high-frequency coefficients, by layer:', shares)
     print(f'weights and history: {run.path}')
     return 0
@@ -307,7 +307,7 @@ def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, device:str
     run = fit(recipe, splits, measure, objective, device=where)
     x, y = next(iter(splits.test.batches(tested)))
     attack = partial(pgd, eps=eps, alpha=eps / 4, steps=20, until_broken=True)
-    print(f'{run.recipe}: {run.objective}; {run.seconds:.0f} s of training; test images: {len(y)}')
+    print(f'{run}: {run.objective}; {run.seconds:.0f} s of training; test images: {len(y)}')
     for name, network in run.networks.items():
         clean = accuracy(network, x, y)
         attacked = robust_accuracy(network, x, y, attack)
@@ -341,9 +341,11 @@ def _numbers(text:str)->tuple[float,...]:
 # %% ../nbs/api/10_cli.ipynb #badf9729
 def _or_none(reader:Callable[[str],Any])->Callable[[str],Any]:
     "The same, and None where 'none' is typed"
+
     @wraps(reader, updated=())
     def read(text):
         return None if text.lower() == 'none' else reader(text)
+
     return read
 
 # %% ../nbs/api/10_cli.ipynb #1580c8c0

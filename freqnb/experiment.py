@@ -17,6 +17,7 @@ from . import records
 from .basics import by_scale
 from .data import Images, Splits, load
 from .objectives import Objective, Phases, cross_entropy
+from .own_network import OwnNetwork
 from .recipe import Recipe, over_seeds
 from .records import Claim, Record, Table
 from .statistics import Estimate, estimate
@@ -26,31 +27,36 @@ from .train import Run, fit_all
 _all_ = [by_scale]
 
 # %% ../nbs/api/07_experiment.ipynb #b87634d4
-Row = Recipe | tuple[Recipe, Objective | Phases]  # With `cross_entropy`, or with an objective of its own
+Row = (
+    Recipe | tuple[Recipe, Objective | Phases] | tuple[Recipe, Objective | Phases, OwnNetwork]
+)  # With `cross_entropy`, an objective of its own, or an objective and a network of its own
 
 # %% ../nbs/api/07_experiment.ipynb #7f4e3591
-def _split_row(row:Row)->tuple[Recipe,Objective|Phases]:
-    "Recipe and objective of a row"
-    return row if isinstance(row, tuple) else (row, cross_entropy)
+def _split_row(row:Row)->tuple[Recipe,Objective|Phases,OwnNetwork|None]:
+    "Recipe, objective and network of a row; no network where the recipe names it"
+    recipe, *rest = row if isinstance(row, tuple) else (row,)
+    left_out = (cross_entropy, None)[len(rest) :]
+    return recipe, *rest, *left_out
 
 # %% ../nbs/api/07_experiment.ipynb #eb3653b5
 def train_rows(
-    rows:Mapping[Any,Row], # By name: a recipe, or a recipe and its objective
+    rows:Mapping[Any,Row], # By name: a recipe, with its objective and its network where it has such
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
     measure:dict|Callable|None=None, # Measurements during training, as for `fit`
     seeds:int|None=None, # Networks a row; `FREQNB_SEEDS`, or as many as the scale has, when None
 )->dict[Any,list[Run]]: # The runs of each row, one a seed
     "Train every row of a table, or load it where it is finished"
-    names, recipes, objectives = [], [], []
+    names, recipes, objectives, networks = [], [], [], []
     for name, row in rows.items():
-        recipe, objective = _split_row(row)
+        recipe, objective, network = _split_row(row)
         for one in over_seeds(recipe, seeds):
             names.append(name)
             recipes.append(one)
             objectives.append(objective)
+            networks.append(network)
 
     trained = {name: [] for name in rows}
-    for name, run in zip(names, fit_all(recipes, splits, measure, objectives)):
+    for name, run in zip(names, fit_all(recipes, splits, measure, objectives, networks)):
         trained[name].append(run)
     return trained
 
@@ -113,13 +119,13 @@ class Experiment:
     def __init__(
         self,
         name:str, # The notebook, as 'folder/title': 'high_frequency/split'
-        rows:Mapping[Any,Row], # By name: a recipe, or a recipe and its objective
+        rows:Mapping[Any,Row], # By name: a recipe, with its objective and its network where it has such
         splits:Splits|None=None, # Images for all rows; `load(recipe.data)` of the first row when None
         tested:int|None=None, # The first so many test images, as far as there are; all when None
         measure:dict|Callable|None=None, # Measurements during training, as for `fit`
         seeds:int|None=None, # Networks a row; `FREQNB_SEEDS`, or as many as the scale has, when None
     ):
-        first, _ = _split_row(next(iter(rows.values())))
+        first, *_ = _split_row(next(iter(rows.values())))
         self.name, self.scale = name, first.scale
         self.splits = splits or load(first.data)
         most = len(self.splits.test)
@@ -132,7 +138,7 @@ class Experiment:
 @patch
 def train(
     self:Experiment,
-    rows:Mapping[Any,Row], # By name: a recipe, or a recipe and its objective
+    rows:Mapping[Any,Row], # By name: a recipe, with its objective and its network where it has such
     seeds:int|None=None, # Networks a row; as in `train_rows` when None
 )->dict[Any,list[Run]]: # The runs of these rows, which `runs` holds from now on, too
     "Train further rows on the same images"

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from .basics import home, replace_file
-from .objectives import Objective, cross_entropy
+from .objectives import Objective, cross_entropy, loss_and_logits
 
 # %% ../nbs/api/03_loop.ipynb #7e1da690
 Batches = Iterable[tuple[Tensor, Tensor]]  # Images `(B, C, H, W)` in [0, 1] and labels `(B,)`
@@ -55,7 +55,7 @@ def train_epoch(
     model.train()
     for images, labels in epoch_batches:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == 'bfloat16'):
-            loss, logits = objective(model, images, labels)
+            loss, logits = loss_and_logits(objective, model, images, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -28,13 +28,14 @@ from .models import create, predict, takes_option
 from freqnb.objectives import (
     Objective,
     Phases,
+    check_objective,
     cross_entropy,
     describe_objective,
     first_epoch,
     takes_label_smoothing,
     with_label_smoothing,
 )
-from .own_network import OwnNetwork, network_identity, own_network, source_of
+from .own_network import OwnNetwork, check_network, network_identity, own_network, source_of
 from .recipe import Recipe, lr_factor, make_optimizer, precision_on
 from .spectrum import rescale, split_bands
 
@@ -74,6 +75,11 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
     x = train.x if recipe.band == 'all' else band_of(train.float(), recipe)
     return partial(batches, x.to(device), y.to(device)), permutation
 
+# %% ../nbs/api/05_train.ipynb #338788f2
+def _title(recipe:Recipe, architecture:str)->str:
+    "A run in a few words: its recipe's, with the network that was trained"
+    return (architecture or recipe.model) + str(recipe).removeprefix(recipe.model)
+
 # %% ../nbs/api/05_train.ipynb #6c264bdb
 @dataclass
 class Run:
@@ -92,6 +98,10 @@ class Run:
     def seconds(self)->float: # Seconds of training, interruptions left out
         "How long the training took"
         return sum(epoch['seconds'] for epoch in self.history)
+
+    def __str__(self)->str: # Such as 'resnet9 on planted, seed 0'
+        "The run in a few words"
+        return _title(self.recipe, self.architecture)
 
 # %% ../nbs/api/05_train.ipynb #60b4ec4f
 def _identity(
@@ -266,7 +276,7 @@ def _fit(
 )->Run:
     "`fit` for one recipe, with a bar to move"
     architecture = recipe.model if model is None else source_of(model)
-    title = architecture + str(recipe).removeprefix(recipe.model)
+    title = _title(recipe, architecture)
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
     if len(train) < recipe.batch_size:
         raise ValueError(
@@ -296,7 +306,10 @@ _OF_THE_NETWORK = ('model', 'width', 'norm', 'kernel', 'conv', 'basis', 'dropout
 
 # %% ../nbs/api/05_train.ipynb #09d18316
 def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)->None:
-    "Refuse settings that would do nothing"
+    "Refuse what cannot be trained, and settings that would do nothing"
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f'recipe is of type {type(recipe).__name__}; expected a Recipe')
+    check_objective(objective)
     smoothing, default = recipe.label_smoothing, Recipe.label_smoothing
     if smoothing not in (0, default) and not takes_label_smoothing(objective):
         raise ValueError(
@@ -306,6 +319,7 @@ def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)
     if model is None:
         return
 
+    check_network(model)
     for name in _OF_THE_NETWORK:
         value, default = getattr(recipe, name), getattr(Recipe, name)
         if value != default:
@@ -314,22 +328,31 @@ def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)
                 f'expected the default, {default!r}'
             )
 
+# %% ../nbs/api/05_train.ipynb #e0c4873d
+def _for_each(recipes:Sequence[Recipe], value:Any)->Sequence:
+    "A list as it is, and anything else once for each recipe"
+    return value if isinstance(value, list | tuple) else [value] * len(recipes)
+
 # %% ../nbs/api/05_train.ipynb #d2dc48d8
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
     splits:Splits|None=None, # Images for all of them; `load(recipe.data)` when None
     measure:Measures|Callable[[Recipe],Measures]|None=None, # Measured after each epoch; see `fit`
     objective:Objective|Phases|Sequence[Objective|Phases]=cross_entropy, # One for all, or one for each recipe
-    model:OwnNetwork|None=None, # A network of your own for all of them; see `fit`
+    model:OwnNetwork|Sequence[OwnNetwork|None]|None=None, # A network of your own for all, or one for each; see `fit`
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     progress:bool=True, # Show one bar over the steps of all runs, with the time left
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
     device = pick_device(device)
-    objectives = objective if isinstance(objective, Sequence) else [objective] * len(recipes)
-    pairs = list(zip(recipes, objectives, strict=True))
-    for recipe, each in pairs:
-        _check_fit(recipe, each, model)
+    objectives, models = _for_each(recipes, objective), _for_each(recipes, model)
+    rows = list(zip(recipes, objectives, models, strict=True))
+    for row in rows:
+        _check_fit(*row)
+    if not isinstance(splits, Splits | None):
+        raise ValueError(
+            f'splits is of type {type(splits).__name__}; expected Splits, as `load` returns them'
+        )
 
     names = dict.fromkeys(recipe.data for recipe in recipes)
     sources = {name: splits or load(name) for name in names}
@@ -339,8 +362,7 @@ def fit_all(
         total += recipe.epochs * (images // recipe.batch_size)
     with progress_bar(total, progress) as bar:
         return [
-            _fit(recipe, sources[recipe.data], measure or {}, each, model, device, bar)
-            for recipe, each in pairs
+            _fit(recipe, sources[recipe.data], measure or {}, *parts, device, bar) for recipe, *parts in rows
         ]
 
 # %% ../nbs/api/05_train.ipynb #dff3e6e4

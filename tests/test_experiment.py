@@ -1,6 +1,6 @@
 """A table of a paper: a seed axis where there are several networks, rows trained as by hand, the papers' recipes."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
@@ -25,7 +25,7 @@ from freqnb.evaluate import (
 )
 from freqnb.experiment import Experiment, epoch_means, estimates, final_mean, named, train_rows
 from freqnb.models import create
-from freqnb.objectives import penalized
+from freqnb.objectives import mixup, penalized
 from freqnb.penalties import filter_penalty
 from freqnb.pgd import pgd
 from freqnb.recipe import Recipe
@@ -129,6 +129,22 @@ def test_rows_are_trained_as_by_hand(splits):
     alone = fit(SMALL, splits, objective=PENALTY, progress=False)
     for ours, theirs in zip(trained['a', 1][0].model.parameters(), alone.model.parameters()):
         assert torch.equal(ours, theirs)
+
+
+def linear(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+
+def test_a_row_may_have_a_network_of_its_own(splits, monkeypatch, tmp_path):
+    "Beside one that the recipe names; the record says which is which"
+    monkeypatch.setenv('FREQNB_RECORDS', str(tmp_path))
+    own = replace(SMALL, width=Recipe.width)
+    experiment = Experiment('example/own', {'plain': SMALL, 'own': (own, mixup, linear)}, splits, seeds=2)
+    alone = fit(own, splits, objective=mixup, model=linear, progress=False)
+    assert experiment.runs['own'][0].path == alone.path
+    assert str(alone) == f'{linear.__module__}.linear on planted, seed 0'
+    models = [recipe['model'] for recipe in experiment.record([], {}).recipes]
+    assert models == ['resnet9', f'{linear.__module__}.linear']
 
 
 def test_history_is_averaged_over_seeds(splits):
