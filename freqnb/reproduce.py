@@ -255,22 +255,22 @@ def end(self:_Bars, path:Path, block:str)->None:
 
 # %% ../nbs/api/09_reproduce.ipynb #ebf51919
 _SECONDS = {
-    'high_frequency/01_split': 38,
-    'high_frequency/02_low_generalizes': 115,
-    'high_frequency/03_shuffled_labels': 63,
-    'high_frequency/04_training_heuristics': 102,
-    'high_frequency/05_batch_norm': 64,
-    'high_frequency/06_smooth_kernels': 73,
-    'high_frequency/07_detection': 95,
-    'high_frequency/08_other_data': 69,
-    'adversarial_frequency/01_low_pass': 40,
-    'adversarial_frequency/02_perturbation_spectrum': 40,
-    'adversarial_frequency/03_frequency_regularization': 69,
-    'adversarial_frequency/04_table_two': 60,
-    'filter_frequency/01_cosine_convolutions': 89,
-    'filter_frequency/02_penalties': 75,
-    'filter_frequency/03_native_robustness': 60,
-    'filter_frequency/04_corruptions_and_shape': 70,
+    'high_frequency/01_split': 29,
+    'high_frequency/02_low_generalizes': 93,
+    'high_frequency/03_shuffled_labels': 50,
+    'high_frequency/04_training_heuristics': 89,
+    'high_frequency/05_batch_norm': 59,
+    'high_frequency/06_smooth_kernels': 61,
+    'high_frequency/07_detection': 80,
+    'high_frequency/08_other_data': 56,
+    'adversarial_frequency/01_low_pass': 30,
+    'adversarial_frequency/02_perturbation_spectrum': 30,
+    'adversarial_frequency/03_frequency_regularization': 67,
+    'adversarial_frequency/04_table_two': 44,
+    'filter_frequency/01_cosine_convolutions': 71,
+    'filter_frequency/02_penalties': 62,
+    'filter_frequency/03_native_robustness': 30,
+    'filter_frequency/04_corruptions_and_shape': 45,
 }
 
 # %% ../nbs/api/09_reproduce.ipynb #5ad84373
