@@ -20,9 +20,6 @@ from .readers import StreamedImages, read_folder, read_zip
 # %% ../nbs/api/03_data.ipynb #55fe4b79
 _all_ = [planted, Planted, Images, Splits, StreamedImages, batches, augment, home]  # Also found here
 
-# %% ../nbs/api/03_data.ipynb #fcb673a7
-from .basics import replace_file  # noqa: F401 (until every room takes it from there)
-
 # %% ../nbs/api/03_data.ipynb #1074a41f
 NAMES = ('planted', 'fashion_mnist_mini', *KNOWN)
 
