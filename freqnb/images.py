@@ -219,11 +219,6 @@ class Images:
         "All pixels as float32 in [0, 1]"
         return as_float(self.x)
 
-    def batches(self, batch_size:int, generator:Generator|None=None, pad:int=0, flip:bool=False,
-                drop_last:bool=False)->Iterator[tuple[Tensor,Tensor]]:
-        "Pairs of images in [0, 1] and labels; the arguments are those of the function `batches`"
-        return batches(self.x, self.y, batch_size, generator, pad, flip, drop_last)
-
     @cached_property
     def fingerprint(self)->str:
         "A short hash of pixels, labels and classes: the identity of the data, whatever its name"
@@ -233,14 +228,15 @@ class Images:
         return _digest(facts.encode(), pixels, labels)
 
     @cached_property
-    def keys(self)->np.ndarray:
-        "A number for each image, as `image_keys` gives it"
-        return image_keys(self.x, self.y)
-
-    @cached_property
     def content(self)->str:
         "A short hash of the images and their labels in any order, whatever the names of files and classes"
         return content_of(self.keys)
+
+# %% ../nbs/api/01_images.ipynb #80296be3
+@patch(as_prop=True)
+def keys(self:Images)->np.ndarray: # 64-bit numbers `(N,)`
+    "A number for each image, as `image_keys` gives it"
+    return image_keys(self.x, self.y)
 
 # %% ../nbs/api/01_images.ipynb #e013de25
 @patch
@@ -251,6 +247,13 @@ def take(self:Images,
     if not 0 <= n <= len(self):
         raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
     return self[:n]
+
+# %% ../nbs/api/01_images.ipynb #1c8691c7
+@patch(nm='batches')
+def _batches(self:Images, batch_size:int, generator:Generator|None=None, pad:int=0, flip:bool=False,
+             drop_last:bool=False)->Iterator[tuple[Tensor,Tensor]]:
+    "Pairs of images in [0, 1] and labels; the arguments are those of the function `batches`"
+    return batches(self.x, self.y, batch_size, generator, pad, flip, drop_last)
 
 # %% ../nbs/api/01_images.ipynb #8468c5d7
 def shuffle_labels(
