@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Terms', 'Estimate', 'proportion', 'crossed_error', 'estimate', 'fixed_estimate', 'difference', 'combination',
-           'matched_difference', 'equivalence', 'smallest', 'function_estimate']
+           'matched_difference', 'equivalence', 'smallest', 'function_estimate', 'over_images', 'recompute',
+           'with_seeds']
 
 # %% ../nbs/api/01_statistics.ipynb #145a57d9
 import math
@@ -30,6 +31,8 @@ class Estimate:
     error:float|None = None # Standard error
     df:float|None = None # Degrees of freedom of the t distribution behind the interval
     terms:Terms = field(default=(), compare=False, repr=False) # What it was computed from
+    fixed:bool = False # Whether it is a mean over a fixed set, such as layers
+    parts:tuple['Estimate', ...] = field(default=(), compare=False, repr=False) # Of which it is the smallest
 
     def __str__(self):
         if math.isinf(self.low):
@@ -166,11 +169,12 @@ def fixed_estimate(
     seeds, members = values.shape
     value = float(numbers.mean())
     if seeds == 1:
-        return Estimate(value, -math.inf, math.inf, members, 1, math.inf, 1.0, terms)
+        return Estimate(value, -math.inf, math.inf, members, 1, math.inf, 1.0, terms, fixed=True)
 
     error = float(numbers.std(ddof=1) / math.sqrt(seeds))
     unbounded = (-math.inf, math.inf)
-    return _t_interval(value, error, seeds - 1, 0.0, members, seeds, terms, unbounded)
+    found = _t_interval(value, error, seeds - 1, 0.0, members, seeds, terms, unbounded)
+    return replace(found, fixed=True)
 
 # %% ../nbs/api/01_statistics.ipynb #36e99021
 def difference(
@@ -228,7 +232,8 @@ def smallest(
     decisive = min(differences.values(), key=lambda each: each.low)
     high = min(_upper(each, 0.025 / len(differences)) for each in differences.values())
     value = differences[name].value
-    return name, replace(decisive, value=value, high=max(high, value), terms=())
+    parts = tuple(differences.values())
+    return name, replace(decisive, value=value, high=max(high, value), terms=(), parts=parts)
 
 # %% ../nbs/api/01_statistics.ipynb #52718948
 def _upper(effect:Estimate, alpha:float)->float:
@@ -283,3 +288,40 @@ def function_estimate(
     error = math.sqrt(of_images + of_seeds)
     unbounded = (-math.inf, math.inf)
     return _t_interval(measured, error, df, 0.0, n, seeds, (), unbounded)
+
+# %% ../nbs/api/01_statistics.ipynb #035e37d5
+def over_images(
+    values:Tensor, # A number for each image `(N,)`
+)->Estimate: # Their mean with its 95% interval, and no seeds
+    "The mean over images, where no trained network takes part"
+    if values.ndim != 1:
+        raise ValueError(f'values have shape {tuple(values.shape)}; expected a number for each image (N,)')
+    return replace(estimate(values), seeds=0)
+
+# %% ../nbs/api/01_statistics.ipynb #992910c3
+def recompute(
+    effect:Estimate, # With what it was computed from
+)->Estimate|None: # None where nothing was kept
+    "The same estimate, computed anew from the measurements it keeps"
+    if effect.parts:
+        again = {i: recompute(part) for i, part in enumerate(effect.parts)}
+        return None if None in again.values() else smallest(again)[1]
+    if not effect.terms:
+        return None
+    if effect.fixed:
+        return fixed_estimate(effect.terms[0][1])
+    found = combination(*effect.terms) if len(effect.terms) > 1 else estimate(effect.terms[0][1])
+    return replace(found, seeds=0) if effect.seeds == 0 else found
+
+# %% ../nbs/api/01_statistics.ipynb #65522419
+def with_seeds(
+    effect:Estimate, # Of some seeds
+    other:Estimate, # The same measurement of other seeds
+)->Estimate|None: # Of all; None where nothing was kept
+    "An estimate with more seeds"
+    if effect.parts:
+        parts = [with_seeds(a, b) for a, b in zip(effect.parts, other.parts, strict=True)]
+        return None if None in parts else smallest(dict(enumerate(parts)))[1]
+    pairs = zip(effect.terms, other.terms, strict=True)
+    terms = tuple((weight, torch.cat([a, b])) for (weight, a), (_, b) in pairs)
+    return recompute(replace(effect, terms=terms)) if terms else None
