@@ -19,7 +19,8 @@ from .data import Images, Splits, load
 from .objectives import Objective, Phases, cross_entropy
 from .own_network import OwnNetwork
 from .recipe import Recipe, over_seeds
-from .records import Claim, Record, Table
+from .claims import Claim
+from .records import Record, Table
 from .statistics import Estimate, estimate
 from .train import Run, fit_all
 

@@ -21,6 +21,8 @@ class Paper:
     topic:str # What the sidebar calls it
     question:str # What it asks, for the front page
     venue:str # Where it appeared
+    data:str # The images it measures on, as `load` names them
+    networks:tuple[str,...] # Its networks, as `create` names them
 
 # %% ../nbs/api/01_papers.ipynb #5360afd9
 PAPERS: dict[str, Paper] = {}
@@ -32,6 +34,8 @@ PAPERS['high_frequency'] = Paper(
     'High-frequency components',
     'Do networks use what we cannot see, when do they learn it, and can we keep them from it?',
     'CVPR 2020',
+    'cifar10',
+    ('resnet18',),
 )
 
 # %% ../nbs/api/01_papers.ipynb #9c6c48e0
@@ -42,6 +46,8 @@ PAPERS['adversarial_frequency'] = Paper(
     'Which frequencies does an attack use, and does it help to pair the predictions of clean and attacked images '
     'in the frequencies of the classes?',
     'arXiv 2022',
+    'cifar10',
+    ('resnet18', 'wide_resnet34_10'),
 )
 
 # %% ../nbs/api/01_papers.ipynb #9497c02a
@@ -51,6 +57,8 @@ PAPERS['filter_frequency'] = Paper(
     'Filter frequency',
     'Which frequencies do kernels learn, and does it help to take the high ones away while they learn?',
     'TMLR 2023',
+    'cifar10',
+    ('resnet9', 'resnet20', 'efficientnet_b0'),
 )
 
 # %% ../nbs/api/01_papers.ipynb #41dc6d66

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freqnb.data import Splits, planted
-from freqnb.evaluate import correct, frequency_sweep, mean_estimate
+from freqnb.evaluate import correct, frequency_sweep, estimate
 from freqnb.models import predict
 from freqnb.train import Recipe, fit
 
@@ -65,7 +65,7 @@ def test_the_stronger_signal_is_followed(followed, seed):
     assert correct(model, same.x, same.y).float().mean() > 0.95, 'where both agree the network is right'
     said = predict(model, conflict.x).argmax(1)
     for_shape, for_texture = ((said == labels).float() for labels in (conflict.shapes, conflict.textures))
-    preference = mean_estimate(for_shape - for_texture)
+    preference = estimate(for_shape - for_texture)
     print(followed, seed, preference)
     assert not torch.logical_and(for_shape, for_texture).any()
     if followed == 'shapes':

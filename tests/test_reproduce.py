@@ -23,7 +23,16 @@ NOTEBOOKS = [path for folder in PAPERS for path in notebooks_of(folder)]
 NAMES = [f'{path.parent.name}/{path.stem}' for path in NOTEBOOKS]
 COMMANDS = sorted(commands())
 LINES, COLUMNS = 50, 100  # a tall terminal window; `robust` has 37 options
-VERDICTS = ('REPRODUCED: ', 'NOT REPRODUCED: ', 'UNDECIDED: ')
+VERDICTS = (
+    'UNDECIDED HERE: ',
+    'UNDECIDED: ',
+    'HOLDS HERE: ',
+    'OPPOSITE HERE: ',
+    'NO DIFFERENCE HERE: ',
+    'HOLDS: ',
+    'DOES NOT HOLD: ',
+    'NO DIFFERENCE: ',
+)
 
 
 def environment(home):
