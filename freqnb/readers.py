@@ -6,17 +6,20 @@
 __all__ = ['StreamedImages', 'read_folder', 'read_zip']
 
 # %% ../nbs/api/02_readers.ipynb #75eca407
+import contextlib
 import hashlib
-import io
 import json
 import os
 import stat
+import time
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,147 +32,9 @@ from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/api/02_readers.ipynb #1f91158b
 from .basics import home, progress_bar, replace_file
-from .images import Images, as_float, augment, batch_indices
-
-# %% ../nbs/api/02_readers.ipynb #61db3c6c
-_LITTER = ('__MACOSX', 'Thumbs.db', 'desktop.ini')
-
-# %% ../nbs/api/02_readers.ipynb #16d6b564
-def _counts(path:tuple[str,...])->bool:
-    "Is this a path that a person meant, neither hidden nor litter?"
-    hidden = any(name == '' or name.startswith('.') for name in path)
-    litter = any(name in _LITTER for name in path)
-    return not hidden and not litter
-
-# %% ../nbs/api/02_readers.ipynb #6c93576a
-def _clean(paths:list[str])->list[tuple[str,...]]:
-    "The parts of each path that counts"
-    parts = [tuple(path.strip('/').split('/')) for path in paths]
-    return [path for path in parts if _counts(path)]
-
-# %% ../nbs/api/02_readers.ipynb #dcba676e
-class _Listing(NamedTuple):
-    "The image files of a set: those to train on, then those to test on"
-    files:tuple[str,...] # Paths inside the folder or zip
-    y:Tensor # A label for each
-    train:int # How many of them are to train on
-    classes:tuple[str,...] # Names of the labels
-
-# %% ../nbs/api/02_readers.ipynb #70d1eec0
-def _holding(part:str, depth:int, paths:list[tuple[str,...]])->set[tuple[str,...]]:
-    "The folders `depth` levels down that hold a folder named `part`"
-    found = set()
-    for path in paths:
-        if len(path) > depth and path[depth] == part:
-            found.add(path[:depth])
-    return found
-
-# %% ../nbs/api/02_readers.ipynb #e263e5a0
-def _top(where:Path, paths:list[tuple[str,...]])->tuple[str,...]:
-    "The folder inside `where` that holds train/ and test/: itself, or the one below"
-    for depth in (0, 1):
-        found = _holding('train', depth, paths) & _holding('test', depth, paths)
-        if len(found) == 1:
-            return found.pop()
-    there = sorted({path[0] for path in paths})
-    raise FileNotFoundError(
-        f'{where}: holds {there[:5]}; expected folders train/ and test/, with a folder a class in each'
-    )
-
-# %% ../nbs/api/02_readers.ipynb #20f6a8c5
-def _check_classes(where:Path, top:tuple[str,...], files:list[tuple[str,...]], found:dict[str,list[str]])->None:
-    "Raise an error where a file of the folder `top` lies in no class, or a class holds no file"
-    stray = [path for path in files if len(path) <= len(top) + 1]
-    if stray:
-        raise ValueError(
-            f'{where}: {"/".join(stray[0])} lies in no class; expected a folder a class in {"/".join(top)}/'
-        )
-    empty = [name for name in sorted(found) if not found[name]]
-    if empty:
-        raise ValueError(
-            f'{where}: {"/".join(top)}/{empty[0]} holds no images; expected at least one a class'
-        )
-
-# %% ../nbs/api/02_readers.ipynb #6d53e2e4
-def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
-              files:list[tuple[str,...]])->dict[str,list[str]]:
-    "The files of each class below the folder `top`, such as `train`"
-    depth = len(top)
-    below = [path for path in files if path[:depth] == top]
-    found = {path[depth]: [] for path in folders if path[:depth] == top and len(path) > depth}
-    for path in sorted(below):
-        if len(path) > depth + 1:
-            found.setdefault(path[depth], []).append('/'.join(path))
-    _check_classes(where, top, below, found)
-    return dict(sorted(found.items()))
-
-# %% ../nbs/api/02_readers.ipynb #ad071cd1
-def _dealt(classes:dict[str,list[str]])->list[tuple[int,str]]:
-    "Labels and files, each class spread evenly over the whole list"
-    places = []
-    for label, names in enumerate(classes.values()):
-        for i, name in enumerate(names):
-            places.append(((i + 0.5) / len(names), label, name))
-    return [(label, name) for _, label, name in sorted(places)]
-
-# %% ../nbs/api/02_readers.ipynb #25e99912
-def _list_files(where:Path, folders:list[str], files:list[str])->_Listing:
-    "Sort paths into parts and classes"
-    folders = _clean(folders)
-    files = _clean(files)
-    top = _top(where, folders + files)
-    train = _by_class(where, (*top, 'train'), folders, files)
-    test = _by_class(where, (*top, 'test'), folders, files)
-    if not train or list(train) != list(test):
-        odd = sorted(set(train) ^ set(test))
-        raise ValueError(
-            f'{where}: train has {len(train)} classes, test has {len(test)}; expected the same, '
-            f'at least one (different: {odd[:5]})'
-        )
-    labels, paths = zip(*_dealt(train), *_dealt(test))
-    count = sum(map(len, train.values()))
-    return _Listing(paths, torch.tensor(labels), count, tuple(train))
-
-# %% ../nbs/api/02_readers.ipynb #1342fef8
-_GRAY = dict.fromkeys(('1', 'L', 'LA'), 'L')
-_COLOR = dict.fromkeys(('P', 'RGB', 'RGBA', 'CMYK', 'YCbCr'), 'RGB')
-_MODES = _GRAY | _COLOR  # Pillow's modes of 8 bits a channel, and what each is decoded to
-
-# %% ../nbs/api/02_readers.ipynb #a874462a
-def _fit(image, size:int):
-    "Scale the shorter side of a Pillow image to `size`, then cut the central square out"
-    from PIL import Image
-
-    scale = size / min(image.size)
-    wide, high = (max(size, round(side * scale)) for side in image.size)
-    left = (wide - size) // 2
-    top = (high - size) // 2
-    scaled = image.resize((wide, high), Image.Resampling.BILINEAR)
-    return scaled.crop((left, top, left + size, top + size))
-
-# %% ../nbs/api/02_readers.ipynb #2ca293f9
-def _pixels(image, size:int|None)->np.ndarray:
-    "Pixels `(H, W, 1 or 3)` of an image that Pillow opened"
-    if image.mode not in _MODES:
-        raise ValueError(f'pixels of mode {image.mode}; expected 8 bits a channel')
-    wanted = _MODES[image.mode]
-    if image.mode != wanted:
-        image = image.convert(wanted)
-    if size:
-        image = _fit(image, size)
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
-
-# %% ../nbs/api/02_readers.ipynb #2703bcd3
-def _decode(name:str, content:bytes, size:int|None)->tuple[np.ndarray,bool]:
-    "Pixels `(H, W, 1 or 3)` of an image file, and whether it is a JPEG"
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return _pixels(opened, size), opened.format in ('JPEG', 'MPO')
-    except Exception as error:
-        reason = 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f'{name}: not a readable image ({reason})') from error
+from .images import Images, as_float, augment, batch_indices, content_of, image_keys
+from .listing import Listing, list_files
+from .pictures import REMARKS, Picture, decode, lossy_suffixes, remarks_on
 
 # %% ../nbs/api/02_readers.ipynb #357f6ce8
 def _same_size(first:str, shape:tuple[int,...], name:str, other:tuple[int,...])->None:
@@ -187,53 +52,61 @@ class _Reader(NamedTuple):
     read:Callable[[str],bytes] # The content of a file inside it
     size:int|None # Side that images are brought to
 
-    def decode(self, file:str)->tuple[np.ndarray,bool]:
-        content = self.read(file)
-        return _decode(f'{self.where}/{file}', content, self.size)
+    def decode(self, file:str)->Picture:
+        return decode(f'{self.where}/{file}', self.read(file), self.size)
+
+# %% ../nbs/api/02_readers.ipynb #21b12377
+class _Facts(NamedTuple):
+    "What is known of decoded files beside their pixels"
+    gray:int # How many are gray
+    lossy:set[str] # Codings that lost something
+    remarks:list[tuple[str,str]] # A key of `REMARKS` and the file
 
 # %% ../nbs/api/02_readers.ipynb #45d288cb
-def _decode_part(reader:_Reader, files:tuple[str,...], pixels:np.ndarray, part:slice)->tuple[int,int,int]:
-    "Decode `files[part]` into `pixels[part]`; how many files these are, how many are JPEGs, how many are gray"
-    jpeg = gray = 0
+def _decode_part(reader:_Reader, files:tuple[str,...], pixels:np.ndarray, part:slice)->tuple[int,_Facts]:
+    "Decode `files[part]` into `pixels[part]`; how many files these are, and what is known of them"
+    gray, lossy, remarks = 0, set(), []
     for i in range(part.start, part.stop):
-        image, is_jpeg = reader.decode(files[i])
-        _same_size(f'{reader.where}/{files[0]}', pixels.shape[1:], f'{reader.where}/{files[i]}', image.shape)
-        pixels[i] = image
-        jpeg += is_jpeg
-        gray += image.shape[2] == 1
-    return part.stop - part.start, jpeg, gray
+        picture = reader.decode(files[i])
+        shape = picture.pixels.shape
+        _same_size(f'{reader.where}/{files[0]}', pixels.shape[1:], f'{reader.where}/{files[i]}', shape)
+        pixels[i] = picture.pixels
+        gray += shape[2] == 1
+        lossy.add(picture.lossy)
+        remarks += [(remark, files[i]) for remark in picture.remarks]
+    return part.stop - part.start, _Facts(gray, lossy, remarks)
 
 # %% ../nbs/api/02_readers.ipynb #eba81ddf
-def _decode_parts(reader:_Reader, files:tuple[str,...], pixels:np.ndarray, threads:int)->tuple[int,int]:
-    "Decode all files into `pixels`; how many are JPEGs, and how many are gray"
-    counts = []
-    decode = partial(_decode_part, reader, files, pixels)
+def _decode_parts(reader:_Reader, files:tuple[str,...], pixels:np.ndarray, threads:int)->_Facts:
+    "Decode all files into `pixels`; what is known of them"
+    found = []
+    decode_part = partial(_decode_part, reader, files, pixels)
     with (
         ThreadPoolExecutor(threads) as pool,
         progress_bar(len(files), show=len(files) >= 2000, unit=' images') as bar,
     ):
         try:
-            for count, *kinds in pool.map(decode, batch_indices(len(files), 256)):
-                counts.append(kinds)
+            for count, facts in pool.map(decode_part, batch_indices(len(files), 256)):
+                found.append(facts)
                 bar.update(count)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    jpeg, gray = np.sum(counts, 0)
-    return jpeg, gray
+    gray, lossy, remarks = zip(*found)
+    return _Facts(sum(gray), set().union(*lossy), list(chain(*remarks)))
 
 # %% ../nbs/api/02_readers.ipynb #2467c765
-def _decode_all(reader:_Reader, files:tuple[str,...])->tuple[np.ndarray,bool]:
-    "Pixels `(N, H, W, 1 or 3)` of all files, and whether any is a JPEG"
+def _decode_all(reader:_Reader, files:tuple[str,...])->tuple[np.ndarray,_Facts]:
+    "Pixels `(N, H, W, 1 or 3)` of all files, and what is known of them"
     content = reader.read(files[0])
-    first, _ = _decode(f'{reader.where}/{files[0]}', content, reader.size)
+    first = decode(f'{reader.where}/{files[0]}', content, reader.size).pixels
     pixels = np.empty((len(files), *first.shape[:2], 3), np.uint8)
 
     threads = os.cpu_count() if len(content) > 2**14 else 1
-    jpeg, gray = _decode_parts(reader, files, pixels, threads)
-    if gray == len(files):
+    facts = _decode_parts(reader, files, pixels, threads)
+    if facts.gray == len(files):
         pixels = pixels[..., :1].copy()
-    return pixels, bool(jpeg)
+    return pixels, facts
 
 # %% ../nbs/api/02_readers.ipynb #acc41096
 def _free_memory()->int:
@@ -252,33 +125,52 @@ def _fits(count:int, shape:tuple[int,...])->bool:
     h, w = shape[:2]
     return count * h * w * 3 <= _free_memory() // 2
 
+# %% ../nbs/api/02_readers.ipynb #1ee6d83f
+def _tell(remarks:list[str])->None:
+    "Give each remark on a set of files to the reader as a warning"
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=4)
+
+# %% ../nbs/api/02_readers.ipynb #badba2a5
+class _Decoded(NamedTuple):
+    "A set in memory"
+    train:Images # To train on
+    test:Images # To report on
+    remarks:list[str] # What the reader is told
+
 # %% ../nbs/api/02_readers.ipynb #e206f008
-def _in_memory(reader:_Reader, listing:_Listing, name:str)->tuple[Images,Images]:
-    "Training and test images, decoded"
-    pixels, any_jpeg = _decode_all(reader, listing.files)
+def _in_memory(reader:_Reader, listing:Listing, name:str)->_Decoded:
+    "A set with all its files decoded"
+    pixels, facts = _decode_all(reader, listing.files)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    coding = 'jpeg' if any_jpeg else ''
+    coding = ', '.join(sorted(facts.lossy - {''}))
     n = listing.train
     train = Images(x[:n], listing.y[:n], listing.classes, name, coding)
     test = Images(x[n:], listing.y[n:], listing.classes, name, coding)
-    return train, test
+    return _Decoded(train, test, remarks_on(str(reader.where), len(x), facts.remarks))
 
 # %% ../nbs/api/02_readers.ipynb #f60f94b8
 class _Files(Dataset):
-    "The decoded images of `files` in `folder`, which all have the size of the first"
+    "The pixels of `files` in `folder`, which all have the size of the first, and the remarks on each"
     def __init__(self, folder:Path, files:tuple[str,...], size:int|None):
         self.folder = folder
         self.files = files
         self.size = size
         self.first = None
 
-    def __getitem__(self, i:int)->Tensor:
+    def __getitem__(self, i:int)->tuple[Tensor,list[tuple[str,str]]]:
         name = str(self.folder / self.files[i])
-        pixels, _ = _decode(name, Path(name).read_bytes(), self.size)
+        pixels, _, remarks = decode(name, Path(name).read_bytes(), self.size)
         self.first = self.first or (name, pixels.shape)
         _same_size(*self.first, name, pixels.shape)
         color = np.repeat(pixels, 3 // pixels.shape[2], 2)
-        return torch.from_numpy(color).permute(2, 0, 1)
+        return torch.from_numpy(color).permute(2, 0, 1), [(remark, self.files[i]) for remark in remarks]
+
+# %% ../nbs/api/02_readers.ipynb #c9268b54
+def _collate(items:list[tuple[Tensor,list[tuple[str,str]]]])->tuple[Tensor,list[tuple[str,str]]]:
+    "The images of a batch `(B, 3, H, W)` and all remarks on them"
+    images, remarks = zip(*items)
+    return torch.stack(images), list(chain(*remarks))
 
 # %% ../nbs/api/02_readers.ipynb #97fe8246
 @dataclass(frozen=True, eq=False, repr=False)
@@ -303,10 +195,79 @@ class StreamedImages:
 
     @cached_property
     def fingerprint(self)->str:
-        "A short hash of the files' names and sizes, labels and classes"
-        sizes = [(self.folder / file).stat().st_size for file in self.files]
-        facts = json.dumps([self.files, sizes, self.y.tolist(), self.classes, self.size])
-        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+        "A short hash of the files' bytes, the labels, the names of the classes and `size`"
+        return _kept('fingerprint', self, _hash_files)
+
+    @cached_property
+    def content(self)->str:
+        "A short hash of the images and their labels in any order, as that of `Images`"
+        return _kept('content', self, lambda images: content_of(images.keys))
+
+# %% ../nbs/api/02_readers.ipynb #db24e0e3
+def _on_disk(file:Path)->tuple[int,...]:
+    "What changes when a file is written, and not when its folder is moved"
+    facts = file.stat()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+# %% ../nbs/api/02_readers.ipynb #3930ab81
+def _kept(kind:str, images:'StreamedImages', compute:Callable)->str:
+    "What `compute` says of a streamed set: kept in `FREQNB_HOME` for as long as no file changes"
+    now = time.time_ns()
+    states = [_on_disk(images.folder / file) for file in images.files]
+    settled = max((changed for *_, changed in states), default=0) < now - 2 * 10**9
+    facts = json.dumps([kind, states, images.y.tolist(), images.classes, images.size])
+    place = home() / 'cache' / f'{kind}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.txt'
+    if settled and place.exists():
+        return place.read_text()
+
+    found = compute(images)
+    if settled:
+        with contextlib.suppress(OSError):
+            replace_file(place, lambda opened: opened.write(found.encode()))
+    return found
+
+# %% ../nbs/api/02_readers.ipynb #e0aeff79
+def _hash_files(images:'StreamedImages')->str:
+    "A short hash of the bytes of all files in their order, the labels, the classes and the size"
+
+    def hashed(file):
+        return hashlib.sha256((images.folder / file).read_bytes()).digest()
+
+    facts = json.dumps([images.y.tolist(), images.classes, images.size])
+    total = hashlib.sha256(facts.encode())
+    with (
+        ThreadPoolExecutor() as pool,
+        progress_bar(len(images), show=len(images) >= 20000, unit=' files') as bar,
+    ):
+        for digest in pool.map(hashed, images.files):
+            total.update(digest)
+            bar.update()
+    return total.hexdigest()[:16]
+
+# %% ../nbs/api/02_readers.ipynb #b373386a
+_TOLD = set()  # Remarks on streamed sets that were given: the folder and the key
+
+# %% ../nbs/api/02_readers.ipynb #0e93d3e5
+def _tell_once(images:StreamedImages, remarks:list[tuple[str,str]])->None:
+    "Warn of each remark on a folder the first time it comes up"
+    for remark, file in remarks:
+        if (images.folder, remark) not in _TOLD:
+            _TOLD.add((images.folder, remark))
+            warnings.warn(f'{images.folder}: some images are {REMARKS[remark]}; such as {file}', stacklevel=2)
+
+# %% ../nbs/api/02_readers.ipynb #1c8b4b8b
+def _load_batches(images:StreamedImages, wanted:list[Tensor])->Iterator[Tensor]:
+    "The uint8 images at the places `wanted`, read by processes of their own, which draw nothing from torch's generator"
+    loader = DataLoader(
+        _Files(images.folder, images.files, images.size),
+        batch_sampler=[index.tolist() for index in wanted],
+        num_workers=min(4, os.cpu_count()),
+        collate_fn=_collate,
+        generator=torch.Generator(),
+    )
+    for x, remarks in loader:
+        _tell_once(images, remarks)
+        yield x
 
 # %% ../nbs/api/02_readers.ipynb #4db30ac9
 @patch
@@ -316,19 +277,9 @@ def take(self:StreamedImages,
     "The first `n` images, in memory"
     if not 0 < n <= len(self):
         raise ValueError(f'{self.name}: cannot take {n} of {len(self)} images')
-    images = _Files(self.folder, self.files, self.size)
-    x = torch.stack([images[i] for i in range(n)])
+    x, remarks = _collate([_Files(self.folder, self.files, self.size)[i] for i in range(n)])
+    _tell_once(self, remarks)
     return Images(x, self.y[:n], self.classes, self.name, self.lossy)
-
-# %% ../nbs/api/02_readers.ipynb #1c8b4b8b
-def _load_batches(images:StreamedImages, wanted:list[Tensor])->DataLoader:
-    "The uint8 images at the places `wanted`, read by processes of their own, which draw nothing from torch's generator"
-    return DataLoader(
-        _Files(images.folder, images.files, images.size),
-        batch_sampler=[index.tolist() for index in wanted],
-        num_workers=min(4, os.cpu_count()),
-        generator=torch.Generator(),
-    )
 
 # %% ../nbs/api/02_readers.ipynb #2064f7ed
 def _augmented(x:Tensor, generator:Generator|None, pad:int, flip:bool)->Tensor:
@@ -350,8 +301,35 @@ def batches(self:StreamedImages,
     places = torch.arange(len(self))
     indices = batch_indices(len(self), batch_size, generator, drop_last)
     wanted = [places[index] for index in indices]
-    loader = _load_batches(self, wanted)
-    return ((_augmented(x, generator, pad, flip), self.y[index]) for x, index in zip(loader, wanted))
+    loaded = _load_batches(self, wanted)
+    return ((_augmented(x, generator, pad, flip), self.y[index]) for x, index in zip(loaded, wanted))
+
+# %% ../nbs/api/02_readers.ipynb #915948aa
+@patch(as_prop=True)
+def keys(self:StreamedImages)->np.ndarray: # 64-bit numbers `(N,)`
+    "A number for each image, as that of `Images`"
+    places = list(torch.arange(len(self)).split(256))
+    keys = [image_keys(x, self.y[index]) for x, index in zip(_load_batches(self, places), places)]
+    return np.concatenate([np.empty(0, '<u8'), *keys])
+
+# %% ../nbs/api/02_readers.ipynb #62f76bf5
+@patch(as_prop=True)
+def x(self:StreamedImages)->Tensor: # Pixels `(N, 3, H, W)`, uint8
+    "All pixels, read from the files each time; refused where they would not fit into memory"
+    first = _Files(self.folder, self.files, self.size)[0][0].shape[1:]
+    if not _fits(len(self), first):
+        raise MemoryError(
+            f'{self.name}: {len(self):,} images of {first[0]}x{first[1]} would fill over half of the free '
+            'memory; expected batches(...), take(n), or the set itself where a function takes one'
+        )
+    places = list(torch.arange(len(self)).split(256))
+    return torch.cat(list(_load_batches(self, places)))
+
+# %% ../nbs/api/02_readers.ipynb #80822976
+@patch(nm='float')
+def _float(self:StreamedImages)->Tensor: # `(N, 3, H, W)`
+    "All pixels as float32 in [0, 1]"
+    return as_float(self.x)
 
 # %% ../nbs/api/02_readers.ipynb #0dd1f55a
 def _check_link(link:Path)->None:
@@ -377,14 +355,16 @@ def read_folder(
     size:int|None=None, # Bring images to squares of this side: shorter side first, then the center
 )->tuple[Images|StreamedImages,Images|StreamedImages]: # To train and to test on
     "Training and test images of a folder, streamed where they would not fit into memory"
-    listing = _list_files(folder, *_walk(folder))
+    listing = list_files(folder, *_walk(folder))
     reader = _Reader(folder, lambda file: (folder / file).read_bytes(), size)
     name = folder.resolve().name
-    first, is_jpeg = reader.decode(listing.files[0])
-    if _fits(len(listing.files), first.shape):
-        return _in_memory(reader, listing, name)
+    first = reader.decode(listing.files[0])
+    if _fits(len(listing.files), first.pixels.shape):
+        train, test, remarks = _in_memory(reader, listing, name)
+        _tell(remarks)
+        return train, test
 
-    coding = 'jpeg' if is_jpeg else ''
+    coding = ', '.join(sorted({first.lossy} - {''} | lossy_suffixes(listing.files)))
     whole = StreamedImages(folder, listing.files, listing.y, listing.classes, name, coding, size)
     return whole[: listing.train], whole[listing.train :]
 
@@ -421,17 +401,20 @@ def _zip_fits(opened:zipfile.ZipFile, reader:_Reader, files:tuple[str,...])->boo
     "Would the members and the decoded images each fill at most half of the free memory?"
     if sum(member.file_size for member in opened.infolist()) > _free_memory() // 2:
         return False
-    first, _ = reader.decode(files[0])
-    return _fits(len(files), first.shape)
+    first = reader.decode(files[0])
+    return _fits(len(files), first.pixels.shape)
 
 # %% ../nbs/api/02_readers.ipynb #32502d3e
-def _decode_zip(file:Path, size:int|None)->tuple[Images,Images]:
-    "Training and test images of a zip, decoded"
+def _decode_zip(file:Path, size:int|None)->_Decoded:
+    "The set in a zip, decoded"
     with _open_zip(file) as opened:
         members = opened.infolist()
         folders = [member.filename for member in members if member.is_dir()]
         files = [member.filename for member in members if not member.is_dir()]
-        listing = _list_files(file, folders, files)
+        twice = next((name for name, count in Counter(files).items() if count > 1), None)
+        if twice:
+            raise ValueError(f'{file}: holds {twice} twice; expected each file once')
+        listing = list_files(file, folders, files)
         reader = _Reader(file, partial(_read_member, opened), size)
         if not _zip_fits(opened, reader, listing.files):
             raise MemoryError(
@@ -444,18 +427,31 @@ def _cache_file(file:Path, size:int|None)->Path:
     "Where the pixels of a zip are kept, by the hash of its content"
     with open(file, 'rb') as opened:
         key = hashlib.file_digest(opened, 'sha256').hexdigest()[:16]
-    return home() / 'cache' / f'{file.stem}-{key}-{size or "as-is"}-dealt.pt'
+    return home() / 'cache' / f'{file.stem}-{key}-{size or "as-is"}-shown.pt'
 
 # %% ../nbs/api/02_readers.ipynb #e59ec105
-def _read_cache(cache:Path, name:str)->tuple[Images,Images]:
-    "Training and test images that were kept"
+def _read_cache(cache:Path, name:str)->_Decoded:
+    "A set that was kept"
     try:
         kept = torch.load(cache, weights_only=True)
     except Exception as error:
         raise ValueError(f'{cache}: not readable ({error}); delete it') from error
     classes = tuple(kept['classes'])
     train, test = (Images(x, y, classes, name, kept['lossy']) for x, y in kept['parts'])
-    return train, test
+    return _Decoded(train, test, kept['remarks'])
+
+# %% ../nbs/api/02_readers.ipynb #f8bed742
+def _keep(cache:Path, decoded:_Decoded)->None:
+    "Write a set to the cache, or say why that failed"
+    train, test, remarks = decoded
+    parts = [(train.x, train.y), (test.x, test.y)]
+    kept = dict(parts=parts, classes=list(train.classes), lossy=train.lossy, remarks=remarks)
+    try:
+        replace_file(cache, lambda opened: torch.save(kept, opened))
+    except OSError as error:
+        warnings.warn(
+            f'{cache}: not kept, {train.name} will be decoded again next time ({error})', stacklevel=3
+        )
 
 # %% ../nbs/api/02_readers.ipynb #ec421a86
 def read_zip(
@@ -465,14 +461,9 @@ def read_zip(
     "Training and test images of a zip, from the cache where this very zip was decoded before"
     cache = _cache_file(file, size)
     if cache.exists():
-        return _read_cache(cache, file.stem)
-    train, test = _decode_zip(file, size)
-    parts = [(train.x, train.y), (test.x, test.y)]
-    kept = dict(parts=parts, classes=list(train.classes), lossy=train.lossy)
-    try:
-        replace_file(cache, lambda opened: torch.save(kept, opened))
-    except OSError as error:
-        warnings.warn(
-            f'{cache}: not kept, {file.name} will be decoded again next time ({error})', stacklevel=2
-        )
-    return train, test
+        decoded = _read_cache(cache, file.stem)
+    else:
+        decoded = _decode_zip(file, size)
+        _keep(cache, decoded)
+    _tell(decoded.remarks)
+    return decoded.train, decoded.test
