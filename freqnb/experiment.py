@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from . import records
-from .basics import by_scale
+from .basics import by_scale, settings
 from .data import Images, Splits, load
 from .objectives import Objective, Phases, cross_entropy
 from .own_network import OwnNetwork
@@ -124,7 +124,8 @@ class Experiment:
         splits:Splits|None=None, # Images for all rows; `load(recipe.data)` of the first row when None
         tested:int|None=None, # The first so many test images, as far as there are; all when None
         measure:dict|Callable|None=None, # Measurements during training, as for `fit`
-        seeds:int|None=None, # Networks a row; `FREQNB_SEEDS`, or as many as the scale has, when None
+        seeds:int|None=None, # Networks a row; `FREQNB_SEEDS`, or `planned`, or as many as the scale has, when None
+        planned:int|None=None, # Networks a row that its claims need, from laptop scale on
     ):
         first, *_ = _split_row(next(iter(rows.values())))
         self.name, self.scale = name, first.scale
@@ -133,6 +134,7 @@ class Experiment:
         self.test = self.splits.test.take(min(tested or most, most))
         self.x, self.y = self.test.float(), self.test.y.long()
         self.measure, self.runs = measure, {}
+        self.planned = planned if self.scale not in ('smoke', 'demo') else None
         self.train(rows, seeds)
 
 # %% ../nbs/api/07_experiment.ipynb #552cbfbe
@@ -143,6 +145,7 @@ def train(
     seeds:int|None=None, # Networks a row; as in `train_rows` when None
 )->dict[Any,list[Run]]: # The runs of these rows, which `runs` holds from now on, too
     "Train further rows on the same images"
+    seeds = seeds or settings().seeds or self.planned
     trained = train_rows(rows, self.splits, self.measure, seeds)
     self.runs |= trained
     return trained
