@@ -147,6 +147,13 @@ def home()->Path: # The folder, which need not exist yet
     "The folder for downloads, caches and runs: `FREQNB_HOME`, or `~/.cache/freqnb`"
     return settings().home or Path('~/.cache/freqnb').expanduser()
 
+# %% ../nbs/api/00_basics.ipynb #5dd4f52e
+def _system_error(error:BaseException|None)->OSError|None:
+    "The refusal of the system that an error comes from; torch covers it with one of its own"
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
 # %% ../nbs/api/00_basics.ipynb #b313b286
 def replace_file(
     path:Path, # Where the file shall stand
@@ -159,9 +166,12 @@ def replace_file(
         with open(beside, 'xb') as file:
             write(file)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
-        raise
+        refused = _system_error(error)
+        if refused is None:
+            raise
+        raise OSError(refused.errno, refused.strerror, str(path)) from error
 
 # %% ../nbs/api/00_basics.ipynb #891350cc
 def clone_folder()->Path|None: # The folder that holds `nbs`, or None where freqnb was installed without it

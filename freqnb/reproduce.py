@@ -9,6 +9,7 @@ __all__ = ['notebooks_folder', 'name_of', 'paper_notebooks', 'Outcome', 'execute
 import asyncio
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from .basics import clone_folder, home, pick_device, replace_file
+from .errors import in_one_line, is_expected
 from .papers import PAPERS, notebooks_of
 
 # %% ../nbs/api/09_reproduce.ipynb #3e69ae44
@@ -56,12 +58,20 @@ def paper_notebooks(
 # %% ../nbs/api/09_reproduce.ipynb #4948b093
 _ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
+# %% ../nbs/api/09_reproduce.ipynb #92418c35
+async def _status_of(manager)->int|None:
+    "The exit status of a kernel's process; None where it runs, or never did"
+    provisioner = manager.provisioner
+    return None if provisioner is None else await provisioner.poll()
+
 # %% ../nbs/api/09_reproduce.ipynb #eddf9c92
-def _client(notebook, path:Path, screen):
+def _client(notebook, path:Path, screen, **options):
     "A kernel for `notebook` that tells `screen` about its cells and its standard error"
     from nbclient import NotebookClient
 
     class Client(NotebookClient):
+        status = None
+
         def process_message(self, message, cell, cell_index):
             content = message['content']
             if message['msg_type'] != 'stream' or content['name'] != 'stderr':
@@ -78,17 +88,18 @@ def _client(notebook, path:Path, screen):
                 yield
             finally:
                 if self.km is not None:
+                    self.status = await _status_of(self.km)
                     await self._async_cleanup_kernel()
 
     return Client(
         notebook,
-        timeout=None,
         kernel_name='python3',
         store_widget_state=False,
         shutdown_kernel='immediate',
         resources=dict(metadata=dict(path=str(path.parent))),
         extra_arguments=['--IPKernelApp.log_level=ERROR'],
         on_cell_complete=lambda cell, cell_index: screen.passed(path),
+        **options,
     )
 
 # %% ../nbs/api/09_reproduce.ipynb #3425e4ad
@@ -126,33 +137,62 @@ def executed_path(
     return home() / 'notebooks' / f'{name_of(path)}.ipynb'
 
 # %% ../nbs/api/09_reproduce.ipynb #0d7b163f
-def _first_line(name:str, text:str)->str:
-    "An error in one line"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ': '.join([name, *lines[:1]])
+def _in_a_line(name:str, text:str)->str:
+    "An error in one line, whatever it looked like"
+    line = ' '.join(text.split())
+    short = line if len(line) <= 200 else line[:199] + '…'
+    return ': '.join(filter(None, [name, short]))
 
-# %% ../nbs/api/09_reproduce.ipynb #271c26cb
-async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen)->Outcome:
-    "Run a notebook from top to bottom and write it with its outputs; one that stops never takes the place of `path`"
-    import nbformat
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+# %% ../nbs/api/09_reproduce.ipynb #0015eb22
+def _line_that_stopped(notebook)->str:
+    "The line of a cell that its error came from, in brackets"
+    outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
+    errors = [output for output in outputs if output.output_type == 'error']
+    text = '\n'.join('\n'.join(output.traceback) for output in errors)
+    found = re.search(r'^-+> *\d+ (.*)$', re.sub(r'\x1b\[[\d;]*m', '', text), re.M)
+    return f' (at `{found[1].strip()}`)' if found else ''
 
-    notebook, error = nbformat.read(path, as_version=4), ''
-    start = time.perf_counter()
+# %% ../nbs/api/09_reproduce.ipynb #6807a293
+def _death(status:int|None)->str:
+    "Why a kernel died, by the exit status of its process"
+    if status is None or status >= 0:
+        return f'the kernel died with exit status {status}'
+    name = signal.Signals(-status).name
+    return f'the kernel died of {name}' + (', as where memory runs out' if name == 'SIGKILL' else '')
+
+# %% ../nbs/api/09_reproduce.ipynb #617c0661
+async def _run_cells(notebook, path:Path, environment:Mapping[str, str], screen, **options)->str:
+    "Run a notebook, which gets its outputs; what stopped it in one line, or nothing"
+    from nbclient.exceptions import CellExecutionError
+
+    client = _client(notebook, path, screen, **options)
     try:
-        await _client(notebook, path, screen).async_execute(env=_ONE_THREAD | os.environ | environment)
+        await client.async_execute(env=_ONE_THREAD | os.environ | environment)
     except CellExecutionError as stopped:
-        error = _first_line(stopped.ename, stopped.evalue)
-    except DeadKernelError as stopped:
+        return _in_a_line(stopped.ename, stopped.evalue) + _line_that_stopped(notebook)
+    except RuntimeError:
         if asyncio.current_task().cancelling():
             raise asyncio.CancelledError from None
-        error = _first_line('the kernel died', str(stopped))
+        return _death(client.status)
+    return ''
 
-    _keep_for_good(notebook)
-    text = nbformat.writes(notebook).rstrip('\n') + '\n'
-    if error:
-        out = executed_path(path)
-    replace_file(out, lambda file: file.write(text.encode()))
+# %% ../nbs/api/09_reproduce.ipynb #271c26cb
+async def _execute(path:Path, out:Path, environment:Mapping[str, str], screen, **options)->Outcome:
+    "Run a notebook from top to bottom and write it with its outputs; one that stops never takes the place of `path`"
+    import nbformat
+
+    start = time.perf_counter()
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        error = await _run_cells(notebook, path, environment, screen, **options)
+        _keep_for_good(notebook)
+        text = nbformat.writes(notebook).rstrip('\n') + '\n'
+        out = executed_path(path) if error else out
+        replace_file(out, lambda file: file.write(text.encode()))
+    except Exception as stopped:
+        if not is_expected(stopped):
+            raise
+        out, error = path, _in_a_line(in_one_line(stopped), '')
     return Outcome(path, out, time.perf_counter() - start, error)
 
 # %% ../nbs/api/09_reproduce.ipynb #221b4ebe
@@ -298,10 +338,13 @@ def _take(waiting:list[Path], running:Collection[Path])->Path:
 
 # %% ../nbs/api/09_reproduce.ipynb #fc043b8d
 def _code_cells(path:Path)->int:
-    "How many cells a notebook runs"
+    "How many cells a notebook runs; one that cannot be read stops at the first"
     import nbformat
 
-    cells = nbformat.read(path, as_version=4).cells
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except (OSError, ValueError):
+        return 1
     return sum(cell.cell_type == 'code' for cell in cells)
 
 # %% ../nbs/api/09_reproduce.ipynb #4a02b211
