@@ -37,7 +37,7 @@ setup(
     extras_require={'coco': coco, 'dev': facts['dev_requirements'].split() + coco},
     entry_points={
         'nbdev': ['freqnb=freqnb._modidx:d'],
-        'console_scripts': ['freqnb=freqnb.cli:main'],
+        'console_scripts': ['freqnb=freqnb.__main__:main'],
         'freqnb.commands': [f'{name}=freqnb.{module}:{name}' for name, module in COMMANDS.items()],
     },
 )

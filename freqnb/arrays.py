@@ -13,6 +13,7 @@ import importlib.resources
 import math
 import zlib
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,9 +236,10 @@ def _from_torchvision(name:str, root:Path)->list:
         parts = [dict(split='train'), dict(split='test')]
     try:
         return [loader(root, download=True, **part) for part in parts]
-    except (OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:
+        why = ' '.join(str(error).split())
         raise FileNotFoundError(
-            f'{name} is not in {root}, and it could not be downloaded ({error}). '
+            f'{name} is not in {root}, and it could not be downloaded ({why}). '
             f'Put {", ".join(known.files)} into {root / known.folder}'
         ) from error
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from torch import nn
@@ -22,7 +23,7 @@ from torch import nn
 # %% ../nbs/api/10_cli.ipynb #319601fb
 from . import huang2022
 from .attacks import parse_eps, pgd
-from .basics import check_choice, check_count, check_scale, pick_device, settings
+from .basics import check_choice, check_count, check_scale, home, pick_device, settings
 from .data import sources
 from .errors import in_one_line, is_expected
 from .lukasik2023 import with_penalty
@@ -78,6 +79,16 @@ def _jobs(jobs:int|None, device:str|None)->int:
     check_count(jobs=jobs)
     return jobs
 
+# %% ../nbs/api/10_cli.ipynb #537134f0
+def _check_home()->None:
+    "Raise the system's error where nothing could be kept"
+    home().mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryFile(dir=home()):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(home())) from None
+
 # %% ../nbs/api/10_cli.ipynb #4f1be794
 def _record_of(path:Path, scale:str, since:float)->Record|None:
     "The record a notebook wrote after the time `since`"
@@ -110,6 +121,7 @@ def reproduce(
 )->int: # 0 when every notebook ran
     "Run the papers' notebooks; print each claim with what was measured and the verdict"
     environment = _choose(scale, data, seeds, device)
+    _check_home()
     outs = {path: executed_path(path) for path in paper_notebooks(papers)}
     told = partial(_claims, scale=environment['FREQNB_SCALE'])
     outcomes = run_notebooks(outs, environment, _jobs(jobs, device), told)
@@ -327,7 +339,7 @@ def _help(offered:Mapping[str,EntryPoint])->str:
     lines = [f'  {name:11}{point.load().__doc__}' for name, point in offered.items()]
     return '\n'.join([title, '', *lines, '', 'freqnb COMMAND --help tells more'])
 
-# %% ../nbs/api/10_cli.ipynb #5b17a402
+# %% ../nbs/api/10_cli.ipynb #72e13d3d
 def _leave_output()->None:
     "Where nobody takes what is printed, let the interpreter's last attempt go to nowhere"
     try:
@@ -335,23 +347,18 @@ def _leave_output()->None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-# %% ../nbs/api/10_cli.ipynb #0da2ba6d
-def _run(command:EntryPoint, arguments:Sequence[str])->int:
-    "The exit status of a command; an expected error in one line"
-    try:
-        positional, options = parse(command.load(), arguments)
-        status = command.load()(*positional, **options) or 0
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        _leave_output()
+# %% ../nbs/api/10_cli.ipynb #35f77602
+def _run(name:str, arguments:Sequence[str])->int:
+    "The exit status of a command, or of the help"
+    offered = commands()
+    if name in ('-h', '--help'):
+        print(_help(offered))
         return 0
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        _leave_output()
-        print(f'freqnb {command.name}: {in_one_line(error)}', file=sys.stderr)
-        return 2
+    if name not in offered:
+        raise ValueError(f'no command {name!r}; there are {", ".join(offered)}')
+    command = offered[name].load()
+    positional, options = parse(command, arguments)
+    return command(*positional, **options) or 0
 
 # %% ../nbs/api/10_cli.ipynb #4280c454
 def main(
@@ -360,15 +367,19 @@ def main(
     "Run the command that was typed"
     typed = sys.argv[1:] if arguments is None else arguments
     name, *rest = typed or ['--help']
-    offered = commands()
-    if name in ('-h', '--help'):
-        print(_help(offered))
-        return 0
-    if name not in offered:
-        print(f'freqnb: no command {name!r}; there are {", ".join(offered)}', file=sys.stderr)
-        return 2
     try:
-        return _run(offered[name], rest)
+        status = _run(name, rest)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print(f'freqnb {name}: stopped; run again to go on', file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        _leave_output()
+        return 0
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        _leave_output()
+        print(f'freqnb {name}: {in_one_line(error)}', file=sys.stderr)
+        return 2

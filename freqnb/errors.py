@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['EXPECTED', 'is_expected', 'in_one_line']
 
-# %% ../nbs/api/01_errors.ipynb #8eb135d4
+# %% ../nbs/api/01_errors.ipynb #78fff474
 import errno
 import traceback
 from pathlib import Path
 
 from .basics import home
 
-# %% ../nbs/api/01_errors.ipynb #459a6a21
-EXPECTED = (ValueError, OSError, MemoryError, FloatingPointError, ImportError)
+# %% ../nbs/api/01_errors.ipynb #b83b6c9b
+EXPECTED = (ValueError, OSError, MemoryError, FloatingPointError, ModuleNotFoundError)
 
-# %% ../nbs/api/01_errors.ipynb #4fa82089
+# %% ../nbs/api/01_errors.ipynb #1940c550
 def _out_of_memory(error:BaseException)->bool:
     "Whether memory ran out, as Python says it, or torch on a processor or a GPU"
     text = str(error)
@@ -24,7 +24,7 @@ def _out_of_memory(error:BaseException)->bool:
     )
     return isinstance(error, MemoryError) or of_torch
 
-# %% ../nbs/api/01_errors.ipynb #837283e2
+# %% ../nbs/api/01_errors.ipynb #9528a75e
 def _raised_here(error:BaseException)->bool:
     "Whether a `raise` of freqnb raised it"
     calls = traceback.extract_tb(error.__traceback__)
@@ -33,18 +33,18 @@ def _raised_here(error:BaseException)->bool:
     last = calls[-1]
     return Path(last.filename).parent == Path(__file__).parent and last.line.startswith('raise')
 
-# %% ../nbs/api/01_errors.ipynb #f0274c99
+# %% ../nbs/api/01_errors.ipynb #d7430fd9
 def is_expected(
     error:BaseException, # As it was caught
 )->bool: # False for a fault in the code
     "Whether an error is a sentence for the reader"
     return isinstance(error, EXPECTED) or _out_of_memory(error) or _raised_here(error)
 
-# %% ../nbs/api/01_errors.ipynb #b7cf1782
+# %% ../nbs/api/01_errors.ipynb #c856b028
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 
-# %% ../nbs/api/01_errors.ipynb #44b5c87d
+# %% ../nbs/api/01_errors.ipynb #137d18e2
 def _of_system(error:OSError)->str:
     "A file, what the system says of it, and what helps"
     said = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
@@ -55,14 +55,14 @@ def _of_system(error:OSError)->str:
         return f'{said}; expected a folder that can be written to: set FREQNB_HOME to one'
     return said
 
-# %% ../nbs/api/01_errors.ipynb #a26631c3
+# %% ../nbs/api/01_errors.ipynb #e3408efd
 def _without_workers(text:str)->str:
     "What a process that reads images raised, without the way it came"
     if 'Original Traceback' not in text:
         return text
     return text.strip().splitlines()[-1]
 
-# %% ../nbs/api/01_errors.ipynb #62cf8786
+# %% ../nbs/api/01_errors.ipynb #8841c9dc
 def in_one_line(
     error:BaseException, # One that `is_expected`
 )->str: # A sentence; one that freqnb raised may have lines of its own

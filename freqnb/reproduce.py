@@ -58,11 +58,25 @@ def paper_notebooks(
 # %% ../nbs/api/09_reproduce.ipynb #4948b093
 _ONE_THREAD = dict(OMP_NUM_THREADS='1')
 
-# %% ../nbs/api/09_reproduce.ipynb #92418c35
+# %% ../nbs/api/09_reproduce.ipynb #db6fb9d9
 async def _status_of(manager)->int|None:
     "The exit status of a kernel's process; None where it runs, or never did"
     provisioner = manager.provisioner
     return None if provisioner is None else await provisioner.poll()
+
+# %% ../nbs/api/09_reproduce.ipynb #aaef4aa5
+@asynccontextmanager
+async def _kernel_of(client, **options):
+    "nbclient's setup without its handlers of signals, each of which knows of one kernel only"
+    client.km = client.create_kernel_manager()
+    try:
+        await client.async_start_new_kernel(**options)
+        await client.async_start_new_kernel_client()
+        yield
+    finally:
+        if client.km is not None:
+            client.status = await _status_of(client.km)
+            await client._async_cleanup_kernel()
 
 # %% ../nbs/api/09_reproduce.ipynb #eddf9c92
 def _client(notebook, path:Path, screen, **options):
@@ -78,18 +92,7 @@ def _client(notebook, path:Path, screen, **options):
                 return super().process_message(message, cell, cell_index)
             screen.heard(path, content['text'])
 
-        @asynccontextmanager
-        async def async_setup_kernel(self, **options):
-            "Without nbclient's handlers of signals, each of which knows of one kernel only"
-            self.km = self.create_kernel_manager()
-            try:
-                await self.async_start_new_kernel(**options)
-                await self.async_start_new_kernel_client()
-                yield
-            finally:
-                if self.km is not None:
-                    self.status = await _status_of(self.km)
-                    await self._async_cleanup_kernel()
+        async_setup_kernel = _kernel_of
 
     return Client(
         notebook,
@@ -143,7 +146,7 @@ def _in_a_line(name:str, text:str)->str:
     short = line if len(line) <= 200 else line[:199] + '…'
     return ': '.join(filter(None, [name, short]))
 
-# %% ../nbs/api/09_reproduce.ipynb #0015eb22
+# %% ../nbs/api/09_reproduce.ipynb #62622784
 def _line_that_stopped(notebook)->str:
     "The line of a cell that its error came from, in brackets"
     outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
@@ -152,7 +155,7 @@ def _line_that_stopped(notebook)->str:
     found = re.search(r'^-+> *\d+ (.*)$', re.sub(r'\x1b\[[\d;]*m', '', text), re.M)
     return f' (at `{found[1].strip()}`)' if found else ''
 
-# %% ../nbs/api/09_reproduce.ipynb #6807a293
+# %% ../nbs/api/09_reproduce.ipynb #9ae8a3a2
 def _death(status:int|None)->str:
     "Why a kernel died, by the exit status of its process"
     if status is None or status >= 0:
@@ -160,7 +163,7 @@ def _death(status:int|None)->str:
     name = signal.Signals(-status).name
     return f'the kernel died of {name}' + (', as where memory runs out' if name == 'SIGKILL' else '')
 
-# %% ../nbs/api/09_reproduce.ipynb #617c0661
+# %% ../nbs/api/09_reproduce.ipynb #d1625532
 async def _run_cells(notebook, path:Path, environment:Mapping[str, str], screen, **options)->str:
     "Run a notebook, which gets its outputs; what stopped it in one line, or nothing"
     from nbclient.exceptions import CellExecutionError

@@ -269,7 +269,7 @@ def test_entry_points_load():
     loaded = {o.name: o.load() for o in commands}
     assert all(callable(o) and o.__doc__ for o in loaded.values())
     scripts = [o for o in distribution('freqnb').entry_points if o.group == 'console_scripts']
-    assert [(o.name, o.value) for o in scripts] == [('freqnb', 'freqnb.cli:main')] and callable(
+    assert [(o.name, o.value) for o in scripts] == [('freqnb', 'freqnb.__main__:main')] and callable(
         scripts[0].load()
     )
     (index,) = [o for o in distribution('freqnb').entry_points if o.group == 'nbdev']

@@ -189,9 +189,9 @@ def test_a_notebook_that_fails_says_so_and_the_others_go_on(typed, papers, tmp_p
     lines = out.splitlines()
     assert status == 1 and '1 of 3 notebooks ran' in out and 'Traceback' not in out + err
     start = next(i for i, line in enumerate(lines) if line.startswith(f'{paper}/a_bad'))
-    assert lines[start + 1] == "STOPPED: KeyError: 'no such thing'"
+    assert lines[start + 1] == "STOPPED: KeyError: 'no such thing' (at `raise KeyError('no such thing')`)"
     assert lines[start + 2].endswith(str(tmp_path / 'notebooks' / paper / 'a_bad.ipynb'))
-    assert 'STOPPED: the kernel died' in out
+    assert 'STOPPED: the kernel died with exit status 3' in out and f'{paper}/a_bad stopped: KeyError' in err
     assert faults_of(tmp_path / 'notebooks' / paper / 'a_bad.ipynb')
 
 

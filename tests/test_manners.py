@@ -1,0 +1,246 @@
+"""What may go wrong, provoked for real: a full disk, a closed home, a set that cannot be fetched. Each has one line."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from freqnb import cli
+from freqnb.basics import replace_file
+from freqnb.errors import in_one_line, is_expected
+
+TRAIN = ['train', '--data', 'planted', '--width', '4', '--epochs', '2', '--device', 'cpu']
+NOWHERE = 'http://127.0.0.1:9'  # a port that nothing listens on
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    "A home of its own, and none of the reader's choices"
+    for name in [o for o in os.environ if o.startswith('FREQNB_')]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv('FREQNB_HOME', str(tmp_path / 'home'))
+    return tmp_path / 'home'
+
+
+@pytest.fixture
+def typed(capsys):
+    "A function that runs a command line in this process, and returns its status and the last line of its errors"
+
+    def typed(*arguments):
+        status = cli.main(arguments)
+        lines = capsys.readouterr().err.replace('\r', '\n').strip().splitlines()
+        return status, lines[-1] if lines else ''
+
+    return typed
+
+
+def in_a_process(code, **options):
+    "Python with a command in it, in a process of its own"
+    options = dict(capture_output=True, text=True, timeout=300) | options
+    return subprocess.run([sys.executable, '-c', code], **options)
+
+
+def checkpoints(home):
+    "Every run's state"
+    return [torch.load(o, weights_only=True) for o in sorted(home.glob('runs/*/state.pt'))]
+
+
+def limited(kind, most, arguments):
+    "A program that runs a command with a resource limit"
+    return (
+        f'import resource, sys, freqnb.cli\n'
+        f'resource.setrlimit(resource.{kind}, ({most}, {most}))\n'
+        f'sys.exit(freqnb.cli.main({arguments!r}))'
+    )
+
+
+def test_a_full_disk_names_the_file_and_keeps_what_was_there(typed, home):
+    "A file that may not grow, as on a full disk; with room again the same line goes on"
+    assert typed(*TRAIN[:-4], '--epochs', '1', '--device', 'cpu')[0] == 0
+    before = sorted(o for o in home.rglob('*') if o.is_file())
+    done = in_a_process(limited('RLIMIT_FSIZE', 50_000, TRAIN))
+    (*_, line) = done.stderr.replace('\r', '\n').strip().splitlines()
+    assert done.returncode == 2 and 'state.pt: File too large; ' in line and line.startswith('freqnb train: ')
+    assert 'Traceback' not in done.stderr and 'run again to go on' in line
+    assert len(checkpoints(home)) == 1 and [o for o in before if not o.exists()] == []
+    assert not [o for o in home.rglob('.state*')], 'half a file is left'
+    assert typed(*TRAIN)[0] == 0 and len(checkpoints(home)) == 2
+
+
+def test_replaced_files_survive_a_full_disk(tmp_path):
+    "Bytes, and what torch writes: its own error hides the system's"
+    file = tmp_path / 'kept'
+    replace_file(file, lambda opened: opened.write(b'whole'))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    found = []
+    for write in (lambda o: o.write(bytes(99_999)), lambda o: torch.save(torch.zeros(99_999), o)):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+            replace_file(file, write)
+        except OSError as error:
+            found.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [o.filename for o in found] == [str(file)] * 2
+    assert file.read_bytes() == b'whole' and list(tmp_path.iterdir()) == [file]
+
+
+CLOSED = {'a file': lambda path: path.write_text('no folder'), 'nowhere to make it': lambda path: None}
+
+
+@pytest.mark.parametrize('kind', CLOSED)
+@pytest.mark.parametrize(
+    'line', [TRAIN, ['reproduce', 'high_frequency/01', '--scale', 'smoke']], ids=lambda o: o[0]
+)
+def test_a_home_that_cannot_be_written_to(kind, line, typed, monkeypatch, tmp_path):
+    "Found before anything is trained or run"
+    path = Path('/proc/freqnb') if kind == 'nowhere to make it' else tmp_path / 'file'
+    CLOSED[kind](path)
+    monkeypatch.setenv('FREQNB_HOME', str(path))
+    start = time.monotonic()
+    status, error = typed(*line)
+    assert status == 2 and str(path) in error and 'FREQNB_HOME' in error, error
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize('name', ['mnist', 'cifar10'])
+def test_a_set_that_cannot_be_downloaded(name, typed, monkeypatch, home):
+    for variable in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
+        monkeypatch.setenv(variable, NOWHERE)
+    monkeypatch.setenv('no_proxy', '')
+    status, error = typed('train', '--data', name)
+    assert status == 2 and f'freqnb train: {name} is not in {home}' in error and 'Put ' in error
+
+
+def npz(path, **changes):
+    "Arrays in a file, some of them changed"
+    arrays = {}
+    for part, n in dict(train=40, test=10).items():
+        arrays[f'x_{part}'] = np.zeros((n, 8, 8), np.uint8)
+        arrays[f'y_{part}'] = np.arange(n) % 2
+    np.savez(path, **arrays | changes)
+    return path
+
+
+WRONG = {
+    'floats': lambda path: npz(path, x_train=np.zeros((40, 8, 8))),
+    'labels of text': lambda path: npz(path, y_test=np.array(['a', 'b'] * 5)),
+    'sizes': lambda path: npz(path, x_test=np.zeros((10, 9, 9), np.uint8)),
+    'junk': lambda path: path.write_bytes(b'\0\5\x16\7 junk'),
+    'nothing': lambda path: path.write_bytes(b''),
+    'cut': lambda path: path.write_bytes(npz(path).read_bytes()[:700]),
+}
+
+
+@pytest.mark.parametrize('kind', WRONG)
+@pytest.mark.parametrize('command', ['train', 'robust'])
+def test_wrong_arrays_are_named(kind, command, typed, tmp_path):
+    path = tmp_path / 'set.npz'
+    WRONG[kind](path)
+    status, error = typed(command, '--data', str(path))
+    assert status == 2 and error.startswith(f'freqnb {command}: ') and str(path) in error, error
+
+
+def test_memory_that_runs_out():
+    "The processor's: a network of 30 GB"
+    line = [*TRAIN[:3], '--width', '8192', '--device', 'cpu']
+    done = in_a_process(limited('RLIMIT_AS', 4 * 2**30, line))
+    (*_, error) = done.stderr.replace('\r', '\n').strip().splitlines()
+    assert done.returncode == 2 and error.startswith('freqnb train: not enough memory'), done.stderr[-500:]
+
+
+def test_a_loss_that_is_not_finite(typed):
+    status, error = typed(*TRAIN, '--lr', '1e30', '--schedule', 'constant')
+    assert status == 2 and 'try a smaller lr than 1e+30' in error
+
+
+def raises(error):
+    "A command that fails"
+
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    "A function that offers a command under the name `own`"
+
+    def offered(command):
+        point = SimpleNamespace(name='own', load=lambda: command)
+        monkeypatch.setattr(cli, 'commands', lambda: dict(own=point))
+
+    return offered
+
+
+LINES = {
+    'freqnb own: /x/y: No space left on device; ': OSError(28, 'No space left on device', '/x/y'),
+    'freqnb own: building needs nbdev': ModuleNotFoundError('building needs nbdev: pip install nbdev'),
+    'freqnb own: not enough memory: CUDA out of memory': torch.OutOfMemoryError('CUDA out of memory.'),
+    'freqnb own: timed out': TimeoutError('timed out'),
+    'freqnb own: ValueError: x.png: cut': ValueError(
+        'Caught in worker\nOriginal Traceback\n  f()\nValueError: x.png: cut\n'
+    ),
+}
+
+
+@pytest.mark.parametrize('line', LINES)
+def test_expected_errors_are_one_line(line, typed, offered):
+    offered(raises(LINES[line]))
+    status, error = typed('own')
+    assert status == 2 and error.startswith(line)
+
+
+@pytest.mark.parametrize(
+    'error', [KeyError('says'), AttributeError('x'), TypeError('no'), RuntimeError('shapes')]
+)
+def test_a_fault_in_the_code_shows_where_it_is(error, offered):
+    offered(raises(error))
+    with pytest.raises(type(error)):
+        cli.main(['own'])
+
+
+def test_what_freqnb_raises_itself_is_a_sentence(tmp_path):
+    from freqnb.arrays import read_npz
+
+    with pytest.raises(TypeError) as caught:
+        read_npz(npz(tmp_path / 'x.npz', x_train=np.zeros((40, 8, 8))))
+    assert is_expected(caught.value) and str(tmp_path) in in_one_line(caught.value)
+    assert not is_expected(TypeError('unsupported operand'))
+
+
+def test_ctrl_c_says_how_to_go_on(home):
+    "In the middle of a training; the same line again goes on from the last epoch"
+    line = [*TRAIN[:-4], '--epochs', '40', '--device', 'cpu']
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'freqnb', *line], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    while not checkpoints(home):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and 'Traceback' not in error
+    assert error.strip().splitlines()[-1].endswith('freqnb train: stopped; run again to go on')
+    (state,) = checkpoints(home)
+    assert 1 <= len(state['history']) < 40
+
+
+@pytest.mark.parametrize('line', [['data'], ['--help']], ids=' '.join)
+def test_who_reads_may_stop(line):
+    "As `head` does, and a full disk behind standard output"
+    command = [sys.executable, '-m', 'freqnb', *line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 0 and error == b''
