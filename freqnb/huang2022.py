@@ -72,7 +72,7 @@ def training_attack(
 )->Attack: # `(model, x, y)` to adversarial images
     "The PGD that networks are trained against"
     eps = eps_of(recipe) if eps is None else eps
-    steps = by_scale(smoke=1, demo=3, laptop=10, paper=10, scale=recipe.scale)
+    steps = by_scale(smoke=1, demo=3, laptop=5, paper=10, scale=recipe.scale)
     alpha = eps / 4 if steps == 10 else 1.25 * eps / steps
     return partial(attack, eps=eps, alpha=alpha, steps=steps, seed=seed)
 
