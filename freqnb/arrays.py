@@ -11,10 +11,13 @@ import gzip
 import hashlib
 import importlib.resources
 import math
+import warnings
 import zlib
 from dataclasses import replace
 from http.client import HTTPException
+from itertools import islice
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import NamedTuple
 
 # %% ../nbs/api/02_arrays.ipynb #206b5d98
@@ -23,7 +26,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/api/02_arrays.ipynb #b68028a5
-from .images import Images
+from .images import Images, dealing_order, in_runs
 
 # %% ../nbs/api/02_arrays.ipynb #fe4667cb
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
@@ -34,35 +37,63 @@ def _npz_arrays(file:Path)->dict[str,np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             found = {key: arrays[key] for key in _ARRAYS if key in arrays}
+            there = list(arrays)
     except Exception as error:
         raise ValueError(f'{file}: not a readable .npz of plain arrays ({error})') from error
     missing = [key for key in _ARRAYS if key not in found]
     if missing:
-        raise ValueError(f'{file}: no array {", ".join(missing)}; expected {", ".join(_ARRAYS)}')
+        raise ValueError(
+            f'{file}: no array {", ".join(missing)}; expected {", ".join(_ARRAYS)}; got {", ".join(there[:8])}'
+        )
     return found
+
+# %% ../nbs/api/02_arrays.ipynb #343feb71
+def _check_pixels(file:Path, key:str, array:np.ndarray)->None:
+    "Raise an error where pixels are no bytes; a warning where they look like floats that were cut to bytes"
+    if array.dtype != np.uint8:
+        numbers = array.dtype.kind in 'iuf' and array.size > 0
+        got = f'; these go from {array.min():g} to {array.max():g}' if numbers else ''
+        raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8, pixels from 0 to 255{got}')
+    if array.size and array.max() <= 1:
+        warnings.warn(
+            f'{file}: {key} holds nothing above {array.max()}; expected pixels from 0 to 255', stacklevel=5
+        )
 
 # %% ../nbs/api/02_arrays.ipynb #195876e3
 def _npz_pixels(file:Path, key:str, array:np.ndarray)->Tensor:
     "uint8 pixels `(N, C, H, W)` from `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`"
-    if array.dtype != np.uint8:
-        raise TypeError(f'{file}: {key} is {array.dtype}; expected uint8')
+    _check_pixels(file, key, array)
     x = torch.from_numpy(array)
+    first, last = (x.ndim == 4 and x.shape[axis] in (1, 3) for axis in (1, -1))
     if x.ndim == 3:
         return x[:, None]
-    if x.ndim == 4 and x.shape[-1] in (1, 3):
+    if last and not first:
         return x.permute(0, 3, 1, 2)
-    if x.ndim == 4 and x.shape[1] in (1, 3):
+    if first and not last:
         return x
+    reason = ', which could be both of the last two' if first else ''
     raise ValueError(
         f'{file}: {key} has shape {array.shape}; '
-        'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3'
+        f'expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3{reason}'
     )
+
+# %% ../nbs/api/02_arrays.ipynb #35865a86
+def _is_one_hot(array:np.ndarray)->bool:
+    "Is this a row for each image with a single number that is not zero?"
+    rows = array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in 'iufb'
+    return rows and ((array != 0).sum(1) == 1).all()
 
 # %% ../nbs/api/02_arrays.ipynb #1e2b6671
 def _npz_labels(file:Path, key:str, array:np.ndarray)->Tensor:
     "int64 labels `(N,)` from integers `(N,)` or `(N, 1)`"
+    if _is_one_hot(array):
+        raise ValueError(
+            f'{file}: {key} has shape {array.shape}, one-hot rows; expected class numbers (N,), as {key}.argmax(1)'
+        )
     if array.dtype.kind not in 'iu':
-        raise TypeError(f'{file}: {key} is {array.dtype}; expected integers')
+        raise TypeError(
+            f'{file}: {key} is {array.dtype}; expected integers, the numbers of the classes from 0 on'
+        )
     ones = (1,) * (array.ndim - 1)
     if array.ndim == 0 or array.shape != (len(array), *ones):
         raise ValueError(f'{file}: {key} has shape {array.shape}; expected (N,)')
@@ -75,13 +106,18 @@ def _same_labels(file:Path, train:Tensor, test:Tensor)->int:
     tested = test.unique().tolist()
     if not known:
         raise ValueError(f'{file}: y_train is empty; expected images to train on')
-    gaps = sorted(set(range(known[-1] + 1)) - set(known))
+    seen = set(known)
+    gaps = list(islice((label for label in range(known[-1]) if label not in seen), 5))
     if known[0] < 0 or gaps:
         raise ValueError(
             f'{file}: labels from {known[0]} to {known[-1]}, no image of {gaps}; expected 0, 1, 2, ...'
         )
     if known != tested:
-        raise ValueError(f'{file}: train has the classes {known}, test has {tested}; expected the same')
+        odd = sorted(seen ^ set(tested))
+        raise ValueError(
+            f'{file}: train has the classes {shortened(known)}, test has {shortened(tested)}; '
+            f'expected the same (different: {odd[:5]})'
+        )
     return len(known)
 
 # %% ../nbs/api/02_arrays.ipynb #ad357e79
@@ -95,6 +131,19 @@ def _npz_part(file:Path, arrays:dict[str,np.ndarray], part:str)->tuple[Tensor,Te
         )
     return x, y
 
+# %% ../nbs/api/02_arrays.ipynb #c19b2c19
+def _dealt(images:Images, where:str)->Images:
+    "The images as they are; dealt out, with a warning, where they are sorted by class"
+    order = dealing_order(images.y)
+    if not in_runs(images.y) or torch.equal(order, torch.arange(len(order))):
+        return images
+    warnings.warn(
+        f'{where} is sorted by class; its {len(images):,} images are dealt out, so that the first of them hold '
+        'every class',
+        stacklevel=4,
+    )
+    return images[order]
+
 # %% ../nbs/api/02_arrays.ipynb #68207d71
 def read_npz(
     file:Path, # Holds `x_train`, `y_train`, `x_test` and `y_test`
@@ -107,7 +156,8 @@ def read_npz(
     if shape != shape_test:
         raise ValueError(f'{file}: x_train has images of {shape}, x_test of {shape_test}; expected the same')
     classes = tuple(map(str, range(_same_labels(file, y, y_test))))
-    return Images(x, y, classes, file.stem), Images(x_test, y_test, classes, file.stem)
+    train, test = Images(x, y, classes, file.stem), Images(x_test, y_test, classes, file.stem)
+    return _dealt(train, f'{file}: x_train'), _dealt(test, f'{file}: x_test')
 
 # %% ../nbs/api/02_arrays.ipynb #2fc5b276
 FASHION_CLASSES = (
@@ -192,7 +242,7 @@ def _idx_part(images:Path, labels:Path, name:str, classes:tuple[str,...])->Image
         raise ValueError(
             f'{images}: images {tuple(x.shape)}, labels {tuple(y.shape)}; expected (N, H, W) and (N,)'
         )
-    return Images(x[:, None], y.long(), classes, name)
+    return _dealt(Images(x[:, None], y.long(), classes, name), str(images))
 
 # %% ../nbs/api/02_arrays.ipynb #5032a06b
 class _Known(NamedTuple):
