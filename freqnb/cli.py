@@ -250,6 +250,7 @@ def train(
     penalty:str='none', # none, or one of `SCHEMES`, or several joined by +
     strength:float|None=None, # What the penalty is multiplied by: lambda; .01 when left out
     depth:str|None=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
+    size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
     **recipe, # More fields of `Recipe`
 )->int: # 0
@@ -261,19 +262,19 @@ def train(
 
     strength = 0.01 if strength is None else strength
     objective = _objective(penalty, strength, parse_depth('1/3' if depth is None else depth))
-    return _train(chosen, objective, device)
+    return _train(chosen, objective, size, device)
 
 # %% ../nbs/api/10_cli.ipynb #0b70e8a7
-def _train(recipe:Recipe, objective:Callable, device:str|None)->int:
+def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None)->int:
     "Train, and say how well it went"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, high_coefficients
 
     where = pick_device(device)
-    splits = load(recipe.data)
+    splits = load(recipe.data, size=size)
     run = fit(recipe, splits, objective=objective, device=where)
     test = splits.test
-    right = accuracy(run.model, test.x, test.y)
+    right = accuracy(run.model, test, test.y)
     shares = ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist())
     print(f'{run}: test accuracy {right}, n={len(test):,}; {run.seconds:.0f} s of training')
     print('share of energy in high-frequency coefficients, by layer:', shares)
@@ -288,6 +289,7 @@ def robust(
     strength:float|None=None, # What the distance of AT-FR is multiplied by: lambda; .1 when left out
     start:float|None=None, # Share of the epochs after which that distance counts; .75 when left out
     tested:int=500, # Test images that are attacked
+    size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
     **recipe, # More fields of `Recipe`
 )->int: # 0
@@ -305,15 +307,16 @@ def robust(
             raise ValueError(f'--{name} {value} has no effect without --method AT-FR')
     chosen, objective = rows[method]
     _refuse_idle(recipe, vars(chosen))
-    return _robust(chosen, objective, distance, tested, device)
+    return _robust(chosen, objective, distance, tested, size, device)
 
 # %% ../nbs/api/10_cli.ipynb #1b435cd8
-def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, device:str|None)->int:
+def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, size:int|None,
+            device:str|None)->int:
     "Train, and attack every network the run keeps"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, robust_accuracy
 
-    splits, where = load(recipe.data), pick_device(device)
+    splits, where = load(recipe.data, size=size), pick_device(device)
     measure = partial(huang2022.robust_measures, splits.valid, eps=eps)
     run = fit(recipe, splits, measure, objective, device=where)
     x, y = next(iter(splits.test.batches(tested)))

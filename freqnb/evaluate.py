@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .basics import Attack, Network, check_choice, computes_bfloat16, progress_bar
 from .corruptions import BENCHMARK, corrupted
+from .data import Images, StreamedImages
 from .layers import convolutions, dct_coefficients
 from .models import device_of, networks_of, predict
 from .penalties import highest_weights
@@ -51,21 +52,30 @@ def _check_labels(x:Tensor, y:Tensor):
     if len(x) != len(y):
         raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
 
+# %% ../nbs/api/06_evaluate.ipynb #295f7041
+def _by_parts(function:Callable[[Tensor,Tensor],Tensor], images:Images|StreamedImages, y:Tensor)->Tensor:
+    "What a function of images and labels says of each image of a set"
+    _check_labels(images, y)
+    parts = zip(images.batches(500), y.split(500))
+    return torch.cat([function(x, labels) for (x, _), labels in parts], -1)
+
 # %% ../nbs/api/06_evaluate.ipynb #67d7c23c
 def correct(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor, # Images `(N, C, H, W)`, uint8 or float
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8 or float; or a set
     y:Tensor, # Labels `(N,)`
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->Tensor: # Boolean `(N,)`, or `(S, N)` for S networks
     "Which images are classified as their labels say"
+    if not isinstance(x, Tensor):
+        return _by_parts(partial(correct, models, batch_size=batch_size), x, y)
     _check_labels(x, y)
     return predict(models, x, batch_size).argmax(-1) == y
 
 # %% ../nbs/api/06_evaluate.ipynb #78f305ad
 def accuracy(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor, # Images `(N, C, H, W)`, uint8 or float
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8 or float; or a set
     y:Tensor, # Labels `(N,)`
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
 )->Estimate: # The share classified correctly, with the interval that `estimate` chooses
@@ -94,18 +104,20 @@ def _robust_correct(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size
 # %% ../nbs/api/06_evaluate.ipynb #d6f3cd21
 def robust_correct(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, float in [0, 1]; or a set
     y:Tensor, # Labels `(N,)`
     attack:Attack, # Such as `partial(pgd, eps=8/255, steps=20, until_broken=True)`
     batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
 )->Tensor: # Boolean `(N,)`, or `(S, N)` for S networks
     "Which images are classified as their labels say, with and without the attack"
+    if not isinstance(x, Tensor):
+        return _by_parts(partial(robust_correct, models, attack=attack, batch_size=batch_size), x, y)
     return per_network(partial(_robust_correct, x=x, y=y, attack=attack, batch_size=batch_size), models)
 
 # %% ../nbs/api/06_evaluate.ipynb #30d473c3
 def robust_accuracy(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, float in [0, 1]; or a set
     y:Tensor, # Labels `(N,)`
     attack:Attack, # Such as `partial(pgd, eps=8/255, steps=20, until_broken=True)`
     batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
