@@ -299,10 +299,10 @@ def _images_in_words(test:Images)->str:
 # %% ../nbs/api/06_records.ipynb #551608dd
 def _network_in_words(run:Run)->str:
     "Such as 'resnet9 of width 8'"
-    recipe = run.recipe
-    return run.architecture or (
-        recipe.model if recipe.width is None else f'{recipe.model} of width {recipe.width}'
-    )
+    model, width = run.recipe.model, run.recipe.width
+    if run.architecture not in ('', model):
+        return run.architecture
+    return model if width is None else f'{model} of width {width}'
 
 # %% ../nbs/api/06_records.ipynb #3311745c
 def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str]:
@@ -320,6 +320,14 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append(f'training: scale {scale}')
     return found
 
+# %% ../nbs/api/06_records.ipynb #38f1ce27
+def _check_sentences(claims:Sequence[Claim])->None:
+    "Refuse two claims that say the same"
+    said = [claim.says for claim in claims]
+    twice = [sentence for sentence in said if said.count(sentence) > 1]
+    if twice:
+        raise ValueError(f'two claims say {twice[0]!r}; expected each sentence once')
+
 # %% ../nbs/api/06_records.ipynb #6eef27da
 def record(
     name:str, # The notebook, as 'folder/title': 'high_frequency/split'
@@ -331,6 +339,7 @@ def record(
     differs:Sequence[str]|None=None, # What is otherwise than in the paper; found by images, networks and scale when None
 )->Record: # Also written to the first of `record_folders`
     "Keep what a notebook measured"
+    _check_sentences(claims)
     networks = ' and '.join(dict.fromkeys(map(_network_in_words, runs)))
     setting = f'{_images_in_words(test)}; {networks}'
     differs = tuple(_differences(name, scale, runs, test) if differs is None else differs)

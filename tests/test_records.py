@@ -1,0 +1,160 @@
+"Records: what they keep, what they say of the setting, and what is not a record"
+
+import json
+import math
+import os
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from freqnb.claims import Claim
+from freqnb.data import Splits, load, planted
+from freqnb.records import read_record, record, records, report, scoreboard, summary, write_record
+from freqnb.statistics import Estimate, difference, estimate, fixed_estimate, smallest
+from freqnb.train import Recipe, fit
+from freqnb.verdicts import add_seeds, check, compare_records
+
+NAME = 'high_frequency/example'
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    images = planted(120, size=8, classes=2, high=None, low=(1, 2))
+    splits = Splits(images[:96], images[96:108], images[108:])
+    with mock.patch.dict(os.environ, FREQNB_HOME=str(tmp_path_factory.mktemp('home'))):
+        yield fit(Recipe('planted', scale='smoke', width=2, epochs=1, batch_size=32), splits, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('FREQNB_RECORDS', str(tmp_path))
+    return tmp_path
+
+
+def right(seed=0, seeds=3, n=60):
+    return torch.rand(seeds, n, generator=torch.Generator().manual_seed(seed)) < 0.7
+
+
+def claims(seed=0):
+    a, b = right(seed), right(seed + 100)
+    rivals = {name: difference(a, right(seed + name)) for name in (1, 2)}
+    return [
+        Claim('A exceeds B', 'section 1', 'A - B', difference(a, b), margin=0.02),
+        Claim('A exceeds every rival', 'section 2', 'A - rival', smallest(rivals)[1]),
+        Claim('A leaves nothing', 'section 2', 'A', estimate(a), 0.5, 0.02, kind='equivalent'),
+        Claim('Layers keep half', '', 'share', fixed_estimate(torch.rand(3, 4)), 0.5, exploratory=True),
+    ]
+
+
+def kept(run, made, name=NAME, scale='smoke', **options):
+    metrics = {'A': made[0].effect, 'by hand': Estimate(0.5, 0.4, 0.6, 10)}
+    test = options.pop('test', None) or load('fashion_mnist_mini').test
+    return record(name, [run], test, metrics, made, scale, **options)
+
+
+def test_a_record_comes_back_with_all_answers(run, folder):
+    written = kept(run, claims())
+    back = read_record(folder / written.file)
+    assert back == written
+    for ours, theirs in zip(written.claims, back.claims):
+        pairs = zip(ours.effect.terms, theirs.effect.terms, strict=True)
+        assert all(a == b and torch.equal(x.double(), y.double()) for (a, x), (b, y) in pairs)
+    assert {row[-1] for row in check(back).rows} == {'the same'}
+
+
+def test_every_claim_says_what_it_is(run, folder):
+    written = kept(run, claims())
+    for claim in json.loads((folder / written.file).read_text())['claims']:
+        assert {'control', 'kind', 'setting', 'verdict', 'p'} <= claim.keys()
+        assert {'value', 'low', 'high', 'n', 'seeds'} <= claim['effect'].keys()
+        assert 'fashion_mnist_mini, gray, 28 x 28' in claim['setting']
+        assert 'reproduced' not in claim['verdict']
+
+
+def test_answers_are_kept_once(run, folder):
+    written = kept(run, claims())
+    answers = json.loads((folder / written.file).read_text())['answers']
+    assert len(answers) == 5, answers.keys()
+
+
+def test_no_name_makes_other_images_the_papers_own(run):
+    named = replace(load('fashion_mnist_mini').test, name='cifar10')
+    made = kept(run, claims(), scale='paper', test=named)
+    assert any('images' in words for words in made.claims[0].differs)
+
+
+def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, monkeypatch):
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None), architecture='')
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: name == 'cifar10')
+    made = kept(own, claims(), scale='paper')
+    assert made.claims[0].differs == ()
+    assert {claim.verdict for claim in made.claims} <= {
+        'reproduced',
+        'contradicted',
+        'undecided',
+        'holds',
+    } | {'no difference', 'does not hold'}
+
+
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_one_or_two_networks_decide_nothing(seeds):
+    sure = torch.arange(1000).expand(seeds, 1000) % 10 > 0
+    claim = Claim('A is right', 'section 1', 'A', estimate(sure), 0.5)
+    assert (claim.verdict, claim.p) == ('undecided here', None)
+    assert replace(claim, effect=estimate(sure[:1].expand(3, 1000))).verdict == 'holds here'
+
+
+def test_two_claims_never_say_the_same(run):
+    with pytest.raises(ValueError, match='A exceeds B'):
+        kept(run, claims()[:1] * 2)
+
+
+def test_what_is_cut_or_foreign_is_named(run, folder):
+    whole = (folder / kept(run, claims()).file).read_text()
+    (folder / '._shadow.json').write_bytes(b'\0\5\x16')
+    assert len(records()) >= 1 and len(report().rows) >= 4 and summary().rows and scoreboard().rows
+    for text in (whole[: len(whole) // 2], '[]', '{}', '"x"', whole.replace('"value"', '"worth"')):
+        (folder / 'cut.json').write_text(text)
+        with pytest.raises(ValueError, match=r'cut\.json is not a whole record'):
+            records()
+
+
+def test_a_name_keeps_what_follows_a_dot(run):
+    images = replace(load('fashion_mnist_mini').test, name='photos.v2')
+    own = replace(run, data=dict(run.data, name='photos.v2'))
+    assert kept(own, claims(), test=images).file == f'{NAME}-smoke-photos.v2.json'
+
+
+def test_a_forged_number_shows(run, folder):
+    path = folder / kept(run, claims()).file
+    forged = json.loads(path.read_text())
+    forged['claims'][0]['effect'].update(value=0.9, low=0.8, high=1.0)
+    path.write_text(json.dumps(forged))
+    assert [row[-1] != 'the same' for row in check(read_record(path)).rows] == [True, False, False, False]
+
+
+def test_added_seeds_decide_alone_and_looks_are_counted(run, folder):
+    first = kept(run, claims())
+    later = [replace(run, recipe=replace(run.recipe, seed=seed)) for seed in (3, 4, 5)]
+    test = load('fashion_mnist_mini').test
+    second = record(NAME, later, test, {}, claims(7), 'smoke')
+    assert second.file.endswith('-seeds-3-5.json')
+    both = add_seeds(first, second)
+    assert [c.effect for c in both.claims] == [c.effect for c in second.claims]
+    assert [c.earlier for c in both.claims] == [(c.effect,) for c in first.claims]
+    assert both.looks == [[0], [3, 4, 5]]
+    assert 'look 2' in both.claims[0].source
+    assert read_record(write_record(both)) == both
+    assert compare_records(first, second).columns[1:3] == [first.file, second.file]
+    with pytest.raises(ValueError, match='expected new ones'):
+        add_seeds(both, second)
+
+
+def test_nothing_infinite_stands_in_the_file(run, folder):
+    lonely = Claim('One network says nothing', '', 'share', fixed_estimate(torch.rand(1, 4)))
+    path = folder / kept(run, [lonely]).file
+    text = path.read_text()
+    assert 'Infinity' not in text and 'NaN' not in text
+    assert math.isinf(read_record(path).claims[0].effect.high)
