@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['EXPECTED', 'is_expected', 'in_one_line']
 
-# %% ../nbs/api/01_errors.ipynb #78fff474
+# %% ../nbs/api/01_errors.ipynb #847f2fe9
 import errno
 import traceback
 from pathlib import Path
 
 from .basics import home
 
-# %% ../nbs/api/01_errors.ipynb #b83b6c9b
+# %% ../nbs/api/01_errors.ipynb #59e3f98e
 EXPECTED = (ValueError, OSError, MemoryError, FloatingPointError, ModuleNotFoundError)
 
-# %% ../nbs/api/01_errors.ipynb #1940c550
+# %% ../nbs/api/01_errors.ipynb #0e3a93cc
 def _out_of_memory(error:BaseException)->bool:
     "Whether memory ran out, as Python says it, or torch on a processor or a GPU"
     text = str(error)
@@ -24,7 +24,7 @@ def _out_of_memory(error:BaseException)->bool:
     )
     return isinstance(error, MemoryError) or of_torch
 
-# %% ../nbs/api/01_errors.ipynb #9528a75e
+# %% ../nbs/api/01_errors.ipynb #a39b65c8
 def _raised_here(error:BaseException)->bool:
     "Whether a `raise` of freqnb raised it"
     calls = traceback.extract_tb(error.__traceback__)
@@ -33,18 +33,18 @@ def _raised_here(error:BaseException)->bool:
     last = calls[-1]
     return Path(last.filename).parent == Path(__file__).parent and last.line.startswith('raise')
 
-# %% ../nbs/api/01_errors.ipynb #d7430fd9
+# %% ../nbs/api/01_errors.ipynb #89117ed1
 def is_expected(
     error:BaseException, # As it was caught
 )->bool: # False for a fault in the code
     "Whether an error is a sentence for the reader"
     return isinstance(error, EXPECTED) or _out_of_memory(error) or _raised_here(error)
 
-# %% ../nbs/api/01_errors.ipynb #c856b028
+# %% ../nbs/api/01_errors.ipynb #7cd4c664
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 
-# %% ../nbs/api/01_errors.ipynb #137d18e2
+# %% ../nbs/api/01_errors.ipynb #ec0b9335
 def _of_system(error:OSError)->str:
     "A file, what the system says of it, and what helps"
     said = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
@@ -55,20 +55,13 @@ def _of_system(error:OSError)->str:
         return f'{said}; expected a folder that can be written to: set FREQNB_HOME to one'
     return said
 
-# %% ../nbs/api/01_errors.ipynb #e3408efd
-def _without_workers(text:str)->str:
-    "What a process that reads images raised, without the way it came"
-    if 'Original Traceback' not in text:
-        return text
-    return text.strip().splitlines()[-1]
-
-# %% ../nbs/api/01_errors.ipynb #8841c9dc
+# %% ../nbs/api/01_errors.ipynb #c87bdce9
 def in_one_line(
     error:BaseException, # One that `is_expected`
 )->str: # A sentence; one that freqnb raised may have lines of its own
     "What a reader is told of an error"
-    if _out_of_memory(error):
+    if _out_of_memory(error) and not _raised_here(error):
         return f'not enough memory: {error}; smaller batches, images or networks need less'
     if isinstance(error, OSError) and error.strerror:
         return _of_system(error)
-    return _without_workers(str(error)) or type(error).__name__
+    return str(error) or type(error).__name__

@@ -14,8 +14,8 @@ import stat
 import time
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/api/02_readers.ipynb #1f91158b
 from .basics import home, progress_bar, replace_file
@@ -150,7 +149,7 @@ def _in_memory(reader:_Reader, listing:Listing, name:str)->_Decoded:
     return _Decoded(train, test, remarks_on(str(reader.where), len(x), facts.remarks))
 
 # %% ../nbs/api/02_readers.ipynb #f60f94b8
-class _Files(Dataset):
+class _Files:
     "The pixels of `files` in `folder`, which all have the size of the first, and the remarks on each"
     def __init__(self, folder:Path, files:tuple[str,...], size:int|None):
         self.folder = folder
@@ -255,17 +254,31 @@ def _tell_once(images:StreamedImages, remarks:list[tuple[str,str]])->None:
             _TOLD.add((images.folder, remark))
             warnings.warn(f'{images.folder}: some images are {REMARKS[remark]}; such as {file}', stacklevel=2)
 
+# %% ../nbs/api/02_readers.ipynb #f84dd75b
+def _ahead(work:Callable, items:Iterable, threads:int)->Iterator:
+    "What `work` makes of each item, in order; threads are up to an item each ahead of who asks"
+    waiting = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
 # %% ../nbs/api/02_readers.ipynb #1c8b4b8b
 def _load_batches(images:StreamedImages, wanted:list[Tensor])->Iterator[Tensor]:
-    "The uint8 images at the places `wanted`, read by processes of their own, which draw nothing from torch's generator"
-    loader = DataLoader(
-        _Files(images.folder, images.files, images.size),
-        batch_sampler=[index.tolist() for index in wanted],
-        num_workers=min(4, os.cpu_count()),
-        collate_fn=_collate,
-        generator=torch.Generator(),
-    )
-    for x, remarks in loader:
+    "The uint8 images at the places `wanted`, read ahead by threads"
+    files = _Files(images.folder, images.files, images.size)
+
+    def read(index):
+        return _collate([files[i] for i in index.tolist()])
+
+    for x, remarks in _ahead(read, wanted, min(4, os.cpu_count() or 1)):
         _tell_once(images, remarks)
         yield x
 

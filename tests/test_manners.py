@@ -187,9 +187,6 @@ LINES = {
     'freqnb own: building needs nbdev': ModuleNotFoundError('building needs nbdev: pip install nbdev'),
     'freqnb own: not enough memory: CUDA out of memory': torch.OutOfMemoryError('CUDA out of memory.'),
     'freqnb own: timed out': TimeoutError('timed out'),
-    'freqnb own: ValueError: x.png: cut': ValueError(
-        'Caught in worker\nOriginal Traceback\n  f()\nValueError: x.png: cut\n'
-    ),
 }
 
 
@@ -244,3 +241,55 @@ def test_who_reads_may_stop(line):
         process.stdout.close()
         error = process.stderr.read()
     assert process.returncode == 0 and error == b''
+
+
+STREAM = """
+import multiprocessing, sys, torch
+from pathlib import Path
+multiprocessing.set_start_method(sys.argv[1])
+import freqnb.readers
+freqnb.readers._fits = lambda *_: False
+train, test = freqnb.readers.read_folder(Path(sys.argv[2]))
+generator = torch.Generator().manual_seed(0)
+print(type(train).__name__, *[y.tolist() for x, y in train.batches(8, generator)], test.fingerprint)
+"""
+
+
+def tree(root):
+    "Folders of small images"
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for part, n in dict(train=16, test=4).items():
+        for name in 'ab':
+            (root / part / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f'{i}.png')
+    return root
+
+
+def test_a_streamed_set_works_however_processes_start(tmp_path):
+    "Also in a script without a main guard, where spawned processes would run it again"
+    folder, script = tree(tmp_path / 'set'), tmp_path / 'script.py'
+    script.write_text(STREAM)
+    said = []
+    for method in ('fork', 'spawn', 'forkserver'):
+        command = [sys.executable, str(script), method, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert said[0].startswith('StreamedImages ') and len(set(said)) == 1
+
+
+def test_a_broken_file_of_a_streamed_set_is_named(tmp_path, monkeypatch):
+    import freqnb.readers
+
+    monkeypatch.setattr(freqnb.readers, '_fits', lambda *_: False)
+    folder = tree(tmp_path / 'set')
+    train, _ = freqnb.readers.read_folder(folder)
+    broken = folder / train.files[9]
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(ValueError, match=broken.name) as caught:
+        list(train.batches(4))
+    assert str(broken) in in_one_line(caught.value) and 'Traceback' not in in_one_line(caught.value)
