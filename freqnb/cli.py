@@ -23,7 +23,7 @@ from torch import nn
 # %% ../nbs/api/10_cli.ipynb #319601fb
 from . import huang2022
 from .attacks import parse_eps, pgd
-from .basics import check_choice, check_count, check_scale, home, pick_device, settings
+from .basics import check_choice, check_count, check_scale, home, pick_device, replace_file, settings
 from .data import sources
 from .errors import in_one_line, is_expected
 from .lukasik2023 import with_penalty
@@ -32,7 +32,8 @@ from .options import parse
 from .papers import PAPERS
 from .penalties import filter_penalty
 from .recipe import Recipe
-from .records import Record, read_record, record_folders
+from .records import Record, read_record, record_folders, scoreboard, to_json
+from .records import records as every_record
 from .records import report as table_of_claims
 from freqnb.reproduce import (
     Outcome,
@@ -44,6 +45,8 @@ from freqnb.reproduce import (
     run_notebooks,
 )
 from .train import fit
+from .verdicts import add_seeds, compare_records
+from .verdicts import check as check_record
 
 # %% ../nbs/api/10_cli.ipynb #25b1e60f
 def _check_data(data:str)->str:
@@ -175,10 +178,58 @@ def save(
     return int(any(outcome.error for outcome in outcomes))
 
 # %% ../nbs/api/10_cli.ipynb #603b7932
-def report()->int: # 0
-    "List every claim that was measured here, with its verdict"
+def report(
+    *files:str, # Records to show: one alone, or two side by side; every claim of all records when left out
+    check:bool=False, # Compute each verdict again from the answers that the records keep
+    add:str|None=None, # A record of the same work with other seeds, which are added to the one that is shown
+)->int: # 0; 1 where something comes out otherwise than recorded
+    "List every claim that was measured here, check verdicts, compare records, or add seeds to one"
+    shown = [read_record(Path(file)) for file in files]
+    if add is not None:
+        return _add_seeds(files, shown, add)
+    if check:
+        return _check(shown or every_record())
+    if len(shown) > 2:
+        raise ValueError(f'{len(shown)} records to show; expected one, or two to compare')
+    if len(shown) == 2:
+        print(compare_records(*shown))
+    elif shown:
+        print(shown[0])
+    else:
+        _list_claims()
+    return 0
+
+# %% ../nbs/api/10_cli.ipynb #ca1c077c
+def _list_claims()->None:
+    "Every claim, and how those of each paper came out"
     table = table_of_claims()
-    print(table if table.rows else 'nothing is recorded yet; freqnb reproduce measures')
+    if table.rows:
+        print(table, scoreboard(), sep='\n\n')
+    else:
+        print('nothing is recorded yet; freqnb reproduce measures')
+
+# %% ../nbs/api/10_cli.ipynb #702be7af
+def _check(shown:Sequence[Record])->int:
+    "Print what does not come out as it was recorded, and how much does"
+    counts = dict.fromkeys(('the same', 'no answers kept', 'otherwise'), 0)
+    for record in shown:
+        for says, recorded, verdict, again in check_record(record).rows:
+            state = again if again in counts else 'otherwise'
+            counts[state] += 1
+            if state == 'otherwise':
+                print(f'{record.file}: {says}: recorded {recorded}, {verdict}; computed again {again}')
+    print(f'{len(shown)} records:', ', '.join(f'{count} claims {state}' for state, count in counts.items()))
+    return int(counts['otherwise'] > 0)
+
+# %% ../nbs/api/10_cli.ipynb #4cea1da1
+def _add_seeds(files:Sequence[str], shown:Sequence[Record], add:str)->int:
+    "Add the seeds of one record to another, whose file is replaced"
+    if len(shown) != 1:
+        raise ValueError(f'{len(shown)} records to add seeds to; expected one, before --add')
+    both = add_seeds(shown[0], read_record(Path(add)))
+    text = to_json(both).encode()
+    replace_file(Path(files[0]), lambda file: file.write(text))
+    print(both)
     return 0
 
 # %% ../nbs/api/10_cli.ipynb #079069ab
