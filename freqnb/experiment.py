@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from . import records
 from .basics import by_scale, settings
+from .claims import Claim
 from .data import Images, Splits, load
 from .objectives import Objective, Phases, cross_entropy
 from .own_network import OwnNetwork
 from .recipe import Recipe, over_seeds
-from .claims import Claim
 from .records import Record, Table
 from .statistics import Estimate, estimate
 from .train import Run, fit_all
@@ -193,6 +193,16 @@ def table(
 
     lines = [[name, *(shown(row.get(column, '')) for column in columns)] for name, row in results.items()]
     return Table(['', *columns], lines, self.caption(what, *facts, n=n))
+
+# %% ../nbs/api/07_experiment.ipynb #f4216413
+@patch
+def placed(
+    self:Experiment,
+    claims:Sequence[Claim], # Those that know their setting keep it
+)->list[Claim]: # In the same order
+    "Claims that say which images and networks they were measured on, for a record that has others, too"
+    runs = [run for row in self.runs.values() for run in row]
+    return records.placed(claims, self.name, runs, self.test, self.scale)
 
 # %% ../nbs/api/07_experiment.ipynb #8cc0051a
 @patch
