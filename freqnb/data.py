@@ -15,7 +15,7 @@ import numpy as np
 
 # %% ../nbs/api/03_data.ipynb #bccb1f8c
 from .arrays import KNOWN, MINI, known_files, read_known, read_mini, read_npz
-from .basics import check_choice, home
+from .basics import check_choice, check_count, home
 from .images import Images, Splits, augment, batches, hold_out
 from .planted import Planted, planted
 from .readers import StreamedImages, read_folder, read_zip
@@ -85,8 +85,8 @@ def load(
     size:int|None=None, # Bring image files to squares of this side: shorter side first, then the center
 )->Splits: # Training, validation and test images
     "Load a set of images by its name or path"
-    if size is not None and size < 1:
-        raise ValueError(f'size is {size}; expected a side in pixels')
+    if size is not None:
+        check_count(size=size)
     if source in NAMES:
         train, test = _read_named(source, root, size)
     else:

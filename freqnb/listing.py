@@ -186,5 +186,11 @@ def list_files(
     if 'train' in parts:
         train = _by_class(where, (*top, 'train'), folders, files)
         _check_same(where, list(train), list(test), part)
+    if len(test) == 1:
+        warnings.warn(
+            f'{where}: holds one class, {next(iter(test))!r}; expected a folder for each class right below '
+            f'{"/".join((*top, part))}/',
+            stacklevel=2,
+        )
     labels, paths = zip(*_dealt(train), *_dealt(test))
     return Listing(paths, torch.tensor(labels), sum(map(len, train.values())), tuple(test))

@@ -36,7 +36,7 @@ _MODES = _GRAY | _COLOR  # Pillow's modes of 8 bits a channel, and what each is 
 def _check_depth(image, content:bytes)->None:
     "Raise an error where a channel has more than 8 bits"
     if image.mode not in _MODES:
-        raise ValueError(f'pixels of mode {image.mode}; expected 8 bits a channel')
+        raise ValueError(f'pixels of mode {image.mode}; expected gray or color of 8 bits a channel')
     depth = _depth(image, content)
     if depth > 8:
         raise ValueError(f'{depth} bits a channel; expected 8')

@@ -326,22 +326,28 @@ def keys(self:StreamedImages)->np.ndarray: # 64-bit numbers `(N,)`
     return np.concatenate([np.empty(0, '<u8'), *keys])
 
 # %% ../nbs/api/02_readers.ipynb #62f76bf5
+def _check_memory(images:StreamedImages, bytes_each:int)->None:
+    "Raise an error where all pixels, of so many bytes a value, would not fit into memory"
+    first = _Files(images.folder, images.files, images.size)[0][0].shape[1:]
+    if not _fits(bytes_each * len(images), first):
+        raise MemoryError(
+            f'{images.name}: {len(images):,} images of {first[0]}x{first[1]} would fill over half of the free '
+            'memory; expected batches(...), take(n), or the set itself where a function takes one'
+        )
+
+# %% ../nbs/api/02_readers.ipynb #9f61ad82
 @patch(as_prop=True)
 def x(self:StreamedImages)->Tensor: # Pixels `(N, 3, H, W)`, uint8
     "All pixels, read from the files each time; refused where they would not fit into memory"
-    first = _Files(self.folder, self.files, self.size)[0][0].shape[1:]
-    if not _fits(len(self), first):
-        raise MemoryError(
-            f'{self.name}: {len(self):,} images of {first[0]}x{first[1]} would fill over half of the free '
-            'memory; expected batches(...), take(n), or the set itself where a function takes one'
-        )
+    _check_memory(self, 1)
     places = list(torch.arange(len(self)).split(256))
     return torch.cat(list(_load_batches(self, places)))
 
 # %% ../nbs/api/02_readers.ipynb #80822976
 @patch(nm='float')
 def _float(self:StreamedImages)->Tensor: # `(N, 3, H, W)`
-    "All pixels as float32 in [0, 1]"
+    "All pixels as float32 in [0, 1]; refused where they would not fit into memory"
+    _check_memory(self, 4)
     return as_float(self.x)
 
 # %% ../nbs/api/02_readers.ipynb #0dd1f55a

@@ -158,7 +158,7 @@ DEEP = {
 @pytest.mark.parametrize('name', DEEP)
 def test_more_than_8_bits_are_refused_by_name(tmp_path, name):
     folder = tree(tmp_path / 'pets', pair(DEEP[name](), name))
-    with pytest.raises(ValueError, match=rf'train/a/{name}: not a readable image \(.*expected 8'):
+    with pytest.raises(ValueError, match=rf'train/a/{name}: not a readable image \(.*expected .*8'):
         load(folder)
 
 
@@ -424,6 +424,14 @@ def test_other_layouts_are_named(tmp_path, words):
     with pytest.raises((ValueError, FileNotFoundError)) as raised:
         load(tree(tmp_path / 'pets', FLAT[words]))
     assert words in str(raised.value) and 'expected' in str(raised.value)
+
+
+def test_a_level_too_many_is_said(tmp_path):
+    files = {f'{part}/animals/{k}/0.png': gray(0) for part in ('train', 'test') for k in 'ab'}
+    with pytest.warns(
+        UserWarning, match="holds one class, 'animals'; expected a folder for each class right below test/"
+    ):
+        load(tree(tmp_path / 'pets', files))
 
 
 def test_a_class_without_test_images_is_named(tmp_path):
