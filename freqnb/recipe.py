@@ -45,7 +45,7 @@ OPTIMIZERS = dict(
 @dataclass(frozen=True)
 class _Subject:
     "The first half of a `Recipe`: which network, on which images"
-    data:str # A source for `load`: a name, or the path of a folder or file
+    data:str # A source for `load`: a name, also cut short ('pl' for 'planted'), or the path of a folder or file
     model:Literal[tuple(NETS)] = 'resnet9' # A network of `create`
     scale:Literal[SCALES] = 'demo' # What the other values were chosen for
     seed:int = 0 # Decides initial weights, order, augmentation and shuffled labels
@@ -104,11 +104,14 @@ def _plain(name:str, value:Any)->Any:
     return value
 
 # %% ../nbs/api/04_recipe.ipynb #b7a7b614
-def _check_data(data:str)->None:
-    "Refuse a source that is neither a name `load` knows nor a path that exists"
-    known = isinstance(data, str) and (data in NAMES or Path(data).expanduser().exists())
-    if not known:
+def _full_name(data:str)->str:
+    "The source that `data` names; a known name may be cut short where no other begins so"
+    if isinstance(data, str) and (data in NAMES or Path(data).expanduser().exists()):
+        return data
+    begin = [name for name in NAMES if isinstance(data, str) and data and name.startswith(data)]
+    if len(begin) != 1:
         raise ValueError(f'data is {data!r}; expected one of {", ".join(NAMES)}, or an existing path')
+    return begin[0]
 
 # %% ../nbs/api/04_recipe.ipynb #ebeeb33a
 def _check_recipe(recipe:Recipe)->None:
@@ -118,7 +121,7 @@ def _check_recipe(recipe:Recipe)->None:
     object.__setattr__(recipe, 'scale', check_scale(recipe.scale))
     for name, choices in CHOICES.items():
         check_choice(name, getattr(recipe, name), choices)
-    _check_data(recipe.data)
+    object.__setattr__(recipe, 'data', _full_name(recipe.data))
     check_count(epochs=recipe.epochs, batch_size=recipe.batch_size)
 
     if not recipe.lr > 0:
