@@ -430,12 +430,15 @@ def compare(
     return Table(['', *columns], rows, f'this run: {counts}, 95% intervals')
 
 # %% ../nbs/api/06_records.ipynb #99ed0a06
-def report()->Table: # One row a claim
+def report(
+    controls:bool|None=None, # The papers' claims (False), our controls (True), or both in the order of the records
+)->Table: # One row a claim
     "Every claim that was measured here, with its verdict"
     rows = [
         [f'{c.says} ({c.source})', f'{c.setting or r.source}; {r.scale}', str(c.effect), c.counts, c.verdict]
         for r in records()
         for c in r.claims
+        if controls in (None, c.control)
     ]
     return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
 
