@@ -90,6 +90,7 @@ class Settings:
     home:Path|None = None # `FREQNB_HOME`: for downloads, runs and results
     records:Path|None = None # `FREQNB_RECORDS`: for records, in place of `records` in the home folder
     static:bool = False # `FREQNB_STATIC`: widgets store their pictures; 0 is no
+    dry_run:bool = False # `FREQNB_DRY_RUN`: tables say what they would train, and train nothing; 0 is no
 
 # %% ../nbs/api/00_basics.ipynb #7ab12a1c
 def _whole_number(name:str, text:str)->int:
@@ -107,6 +108,7 @@ _READ = {
     'FREQNB_HOME': lambda text: Path(text).expanduser(),
     'FREQNB_RECORDS': lambda text: Path(text).expanduser(),
     'FREQNB_STATIC': lambda text: text != '0',
+    'FREQNB_DRY_RUN': lambda text: text != '0',
 }
 
 # %% ../nbs/api/00_basics.ipynb #0ed826e8

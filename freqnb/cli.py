@@ -7,6 +7,7 @@ __all__ = ['reproduce', 'save', 'report', 'lab', 'data', 'parse_depth', 'train',
 
 # %% ../nbs/api/10_cli.ipynb #92a74b01
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,17 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import torch
 from torch import nn
 
 # %% ../nbs/api/10_cli.ipynb #319601fb
 from . import huang2022
 from .attacks import parse_eps, pgd
 from .basics import check_choice, check_count, check_scale, home, pick_device, replace_file, settings
-from .data import sources
+from .cost import Cost, costs_of, in_words
+from .data import Splits, sources
 from .errors import in_one_line, is_expected
 from .lukasik2023 import with_penalty
 from .objectives import cross_entropy
@@ -40,6 +44,7 @@ from freqnb.reproduce import (
     default_jobs,
     executed_path,
     name_of,
+    notebook_costs,
     notebooks_folder,
     paper_notebooks,
     run_notebooks,
@@ -112,6 +117,24 @@ def _claims(outcome:Outcome, scale:str)->str:
         lines.append(str(record or 'no claims recorded'))
     return '\n'.join([*lines, f'    {outcome.seconds:.0f} s; notebook: {outcome.out}'])
 
+# %% ../nbs/api/10_cli.ipynb #39f8ac35
+def _say_total(costs:Sequence[Cost], jobs:int=1)->None:
+    "What trainings take together, and whether the disk has room for them"
+    print(f'to train, unless kept already: {in_words(costs, jobs)}')
+    folder = next(folder for folder in (home(), *home().absolute().parents) if folder.is_dir())
+    needed, free = sum(cost.size for cost in costs), shutil.disk_usage(folder).free
+    if needed > free:
+        print(f'{home()} has room for {free / 1e9:.1f} GB', file=sys.stderr)
+
+# %% ../nbs/api/10_cli.ipynb #9cc34afd
+def _say_costs(paths:Sequence[Path], environment:Mapping[str,str], jobs:int)->int:
+    "Say what notebooks would train; how many of them could not tell"
+    print('what it takes, measured on the first steps of each network:', flush=True)
+    costs = notebook_costs(paths, environment, jobs)
+    known = [found for found in costs.values() if found is not None]
+    _say_total(list(chain(*known)), jobs)
+    return len(costs) - len(known)
+
 # %% ../nbs/api/10_cli.ipynb #e4c57780
 def reproduce(
     *papers:str, # Papers or notebooks, such as high_frequency/01_split; all when left out
@@ -121,13 +144,18 @@ def reproduce(
     device:str|None=None, # cpu or cuda; the fastest when left out
     jobs:int|None=None, # Notebooks side by side, a thread each; as many as there are cores when left out
     open:bool=False, # Open the executed notebooks in JupyterLab afterwards
+    dry_run:bool=False, # Say what would be trained, and how long that takes, and stop
 )->int: # 0 when every notebook ran
     "Run the papers' notebooks; print each claim with what was measured and the verdict"
     environment = _choose(scale, data, seeds, device)
     _check_home()
     outs = {path: executed_path(path) for path in paper_notebooks(papers)}
-    told = partial(_claims, scale=environment['FREQNB_SCALE'])
-    outcomes = run_notebooks(outs, environment, _jobs(jobs, device), told)
+    jobs, scale = _jobs(jobs, device), environment['FREQNB_SCALE']
+    if dry_run or scale not in ('smoke', 'demo'):
+        unknown = _say_costs(list(outs), environment, min(jobs, len(outs)))
+    if dry_run:
+        return int(unknown > 0)
+    outcomes = run_notebooks(outs, environment, jobs, partial(_claims, scale=scale))
 
     ran = [outcome for outcome in outcomes if not outcome.error]
     folder = executed_path(notebooks_folder() / 'index').parent
@@ -303,6 +331,7 @@ def train(
     depth:str|None=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
     size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
+    dry_run:bool=False, # Say what it takes, and stop
     **recipe, # More fields of `Recipe`
 )->int: # 0
     "Train one network; the same line again loads it, and a killed run goes on"
@@ -313,16 +342,26 @@ def train(
 
     strength = 0.01 if strength is None else strength
     objective = _objective(penalty, strength, parse_depth('1/3' if depth is None else depth))
-    return _train(chosen, objective, size, device)
+    return _train(chosen, objective, size, device, dry_run)
+
+# %% ../nbs/api/10_cli.ipynb #01addb49
+def _say_cost(recipe:Recipe, splits:Splits, objective:Callable, device:torch.device, always:bool)->None:
+    "Say what a training takes, where that is over ten minutes, or always"
+    costs = costs_of([recipe], [objective], [None], splits, device)
+    if always or costs[0].seconds > 600:
+        _say_total(costs)
 
 # %% ../nbs/api/10_cli.ipynb #0b70e8a7
-def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None)->int:
+def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None, dry_run:bool)->int:
     "Train, and say how well it went"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, high_coefficients
 
     where = pick_device(device)
     splits = load(recipe.data, size=size)
+    _say_cost(recipe, splits, objective, where, always=dry_run)
+    if dry_run:
+        return 0
     run = fit(recipe, splits, objective=objective, device=where)
     test = splits.test
     right = accuracy(run.model, test, test.y)
@@ -342,6 +381,7 @@ def robust(
     tested:int=500, # Test images that are attacked
     size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
+    dry_run:bool=False, # Say what it takes, and stop
     **recipe, # More fields of `Recipe`
 )->int: # 0
     "Train one network against an attack, average its weights, and attack the result"
@@ -358,16 +398,19 @@ def robust(
             raise ValueError(f'--{name} {value} has no effect without --method AT-FR')
     chosen, objective = rows[method]
     _refuse_idle(recipe, vars(chosen))
-    return _robust(chosen, objective, distance, tested, size, device)
+    return _robust(chosen, objective, distance, tested, size, device, dry_run)
 
 # %% ../nbs/api/10_cli.ipynb #1b435cd8
 def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, size:int|None,
-            device:str|None)->int:
+            device:str|None, dry_run:bool)->int:
     "Train, and attack every network the run keeps"
     from freqnb.data import load
     from freqnb.evaluate import accuracy, robust_accuracy
 
     splits, where = load(recipe.data, size=size), pick_device(device)
+    _say_cost(recipe, splits, objective, where, always=dry_run)
+    if dry_run:
+        return 0
     measure = partial(huang2022.robust_measures, splits.valid, eps=eps)
     run = fit(recipe, splits, measure, objective, device=where)
     x, y = next(iter(splits.test.batches(tested)))

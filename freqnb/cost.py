@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Cost', 'in_words', 'costs_of', 'NotTrainedError', 'NotTrained', 'show_costs', 'read_costs']
 
-# %% ../nbs/api/06_cost.ipynb #f8dd2bfc
+# %% ../nbs/api/06_cost.ipynb #e73b9fbe
 import hashlib
 import json
 import time
@@ -31,7 +31,7 @@ from .own_network import OwnNetwork, source_of
 from .recipe import Recipe, precision_on
 from .train import new_state
 
-# %% ../nbs/api/06_cost.ipynb #791c735e
+# %% ../nbs/api/06_cost.ipynb #e77f9255
 @dataclass(frozen=True)
 class Cost:
     "What one training takes"
@@ -40,7 +40,7 @@ class Cost:
     seconds:float # Of all steps on this machine, by the first ones
     size:int # Bytes that are kept on disk
 
-# %% ../nbs/api/06_cost.ipynb #860196e2
+# %% ../nbs/api/06_cost.ipynb #09b42d98
 def _duration(seconds:float)->str:
     "Seconds as people say them"
     for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
@@ -48,12 +48,12 @@ def _duration(seconds:float)->str:
             return f'{seconds / length:.3g} {unit}'
     return f'{seconds:.0f} s'
 
-# %% ../nbs/api/06_cost.ipynb #7663d179
+# %% ../nbs/api/06_cost.ipynb #48f454fe
 def _size(size:int)->str:
     "Bytes as people say them"
     return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
 
-# %% ../nbs/api/06_cost.ipynb #78c575fb
+# %% ../nbs/api/06_cost.ipynb #6368dc94
 def in_words(
     costs:Iterable[Cost], # Of trainings, some of which may be the same
     jobs:int=1, # How many are trained side by side
@@ -67,17 +67,17 @@ def in_words(
     steps = sum(cost.steps for cost in each)
     return f'{networks}, {steps:,} steps, about {_duration(seconds)} of training{beside}, {disk} of disk'
 
-# %% ../nbs/api/06_cost.ipynb #dc60d088
+# %% ../nbs/api/06_cost.ipynb #927092c9
 _LONG = 5
 
-# %% ../nbs/api/06_cost.ipynb #5829eece
+# %% ../nbs/api/06_cost.ipynb #245afe82
 def _seconds(step:Callable[[int],object], images:int)->float:
     "How long `step(images)` takes, in seconds"
     start = time.perf_counter()
     step(images)
     return time.perf_counter() - start
 
-# %% ../nbs/api/06_cost.ipynb #1062fe6d
+# %% ../nbs/api/06_cost.ipynb #c1aeb430
 def _seconds_a_step(step:Callable[[int],object], batch_size:int)->float:
     "How long a step over a batch takes, in seconds, after a step that warms up"
     few = min(8, batch_size)
@@ -85,23 +85,23 @@ def _seconds_a_step(step:Callable[[int],object], batch_size:int)->float:
     scaled = _seconds(step, few) * batch_size / few
     if scaled > _LONG:
         return scaled
-    return min(_seconds(step, batch_size) for _ in range(3))
+    return min(_seconds(step, batch_size) for _ in range(2))
 
-# %% ../nbs/api/06_cost.ipynb #8b0f9fa3
+# %% ../nbs/api/06_cost.ipynb #968844b0
 def _step(state:State, x:Tensor, y:Tensor, objective:Objective, precision:str, images:int)->None:
     "One step over the first so many images"
     parts = (state.model, [(x[:images], y[:images])], state.optimizer, state.schedule)
     train_epoch(*parts, objective, precision)
 
-# %% ../nbs/api/06_cost.ipynb #2a4bc18d
-def _phases(objective:Objective|Phases, epochs:int)->dict[Objective,int]:
+# %% ../nbs/api/06_cost.ipynb #eacb2f92
+def _phases(objective:Objective|Phases, epochs:int)->list[tuple[Objective,int]]:
     "What is minimized, and in how many epochs"
     if not isinstance(objective, Phases):
-        return {objective: epochs}
+        return [(objective, epochs)]
     before = first_epoch(objective.start, epochs)
-    return {objective.first: before, objective.then: epochs - before}
+    return [(objective.first, before), (objective.then, epochs - before)]
 
-# %% ../nbs/api/06_cost.ipynb #c5c99ae6
+# %% ../nbs/api/06_cost.ipynb #c09852d0
 def _tensors(value:Any)->Iterator[Tensor]:
     "All tensors in nested dictionaries and lists"
     if isinstance(value, Tensor):
@@ -110,7 +110,7 @@ def _tensors(value:Any)->Iterator[Tensor]:
         for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part)
 
-# %% ../nbs/api/06_cost.ipynb #1ac08410
+# %% ../nbs/api/06_cost.ipynb #54a98427
 def _kept_bytes(state:State, recipe:Recipe)->int:
     "How large a checkpoint becomes"
     parts = [part.state_dict() for part in state.parts().values()]
@@ -118,7 +118,7 @@ def _kept_bytes(state:State, recipe:Recipe)->int:
         parts += [state.model.state_dict()] * (1 if state.average is None else 2)
     return sum(tensor.nbytes for tensor in _tensors(parts))
 
-# %% ../nbs/api/06_cost.ipynb #f99ff9b1
+# %% ../nbs/api/06_cost.ipynb #9b705ad4
 def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
              model:OwnNetwork|None, device:torch.device)->tuple[float,int]:
     "Seconds and bytes of a training, which draws nothing from torch's generator"
@@ -128,13 +128,13 @@ def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Pha
     precision, seconds = precision_on(recipe, device), 0.0
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         state = new_state(recipe, train.batches, len(train.classes), steps, device, model)
-        for minimized, epochs in _phases(objective, recipe.epochs).items():
+        for minimized, epochs in _phases(objective, recipe.epochs):
             smoothed = with_label_smoothing(minimized, recipe.label_smoothing)
             step = partial(_step, state, x, y, smoothed, precision)
             seconds += epochs * steps * _seconds_a_step(step, recipe.batch_size)
     return seconds, _kept_bytes(state, recipe)
 
-# %% ../nbs/api/06_cost.ipynb #d4a6f0e5
+# %% ../nbs/api/06_cost.ipynb #641dcb0d
 def _key(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
          model:OwnNetwork|None)->str:
     "The same for the same training"
@@ -143,7 +143,7 @@ def _key(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
     text = json.dumps([facts, describe_objective(objective), source], default=str, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-# %% ../nbs/api/06_cost.ipynb #4418ef81
+# %% ../nbs/api/06_cost.ipynb #32069d21
 def costs_of(
     recipes:Sequence[Recipe], # What would be trained
     objectives:Sequence[Objective|Phases], # One for each recipe
@@ -165,10 +165,10 @@ def costs_of(
         found.append(Cost(_key(recipe, train, objective, model), steps, seconds, size))
     return found
 
-# %% ../nbs/api/06_cost.ipynb #618466ba
+# %% ../nbs/api/06_cost.ipynb #23e13198
 class NotTrainedError(ValueError): "A run was looked at in a dry run"
 
-# %% ../nbs/api/06_cost.ipynb #0f117a7b
+# %% ../nbs/api/06_cost.ipynb #5b15846e
 class NotTrained:
     "Stands for a run in a dry run"
 
@@ -176,10 +176,10 @@ class NotTrained:
         "Nothing is there"
         raise NotTrainedError(f'a dry run trains nothing, so there is no {name} of a run')
 
-# %% ../nbs/api/06_cost.ipynb #8a96dd52
+# %% ../nbs/api/06_cost.ipynb #81e70387
 _KIND = 'application/vnd.freqnb.cost+json'
 
-# %% ../nbs/api/06_cost.ipynb #9082bd61
+# %% ../nbs/api/06_cost.ipynb #174cee4f
 def show_costs(
     costs:Sequence[Cost], # Of trainings
 )->list[NotTrained]: # As many
@@ -190,7 +190,7 @@ def show_costs(
     display(shown, raw=True)
     return [NotTrained() for _ in costs]
 
-# %% ../nbs/api/06_cost.ipynb #a64cb4d9
+# %% ../nbs/api/06_cost.ipynb #032eedfb
 def read_costs(
     notebook:Any, # An executed notebook, as nbformat reads it
 )->list[Cost]: # All that it showed

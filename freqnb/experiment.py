@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from . import records
 from .basics import by_scale, settings
 from .claims import Claim
+from .cost import costs_of, show_costs
 from .data import Images, Splits, load
 from .objectives import Objective, Phases, cross_entropy
 from .own_network import OwnNetwork
@@ -56,8 +57,12 @@ def train_rows(
             objectives.append(objective)
             networks.append(network)
 
+    if settings().dry_run:
+        runs = show_costs(costs_of(recipes, objectives, networks, splits))
+    else:
+        runs = fit_all(recipes, splits, measure, objectives, networks)
     trained = {name: [] for name in rows}
-    for name, run in zip(names, fit_all(recipes, splits, measure, objectives, networks)):
+    for name, run in zip(names, runs):
         trained[name].append(run)
     return trained
 

@@ -293,3 +293,41 @@ def test_a_broken_file_of_a_streamed_set_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=broken.name) as caught:
         list(train.batches(4))
     assert str(broken) in in_one_line(caught.value) and 'Traceback' not in in_one_line(caught.value)
+
+
+def test_a_dry_run_says_what_a_training_takes(typed, capsys, home):
+    "The numbers of networks and steps follow from the recipe; nothing is trained"
+    for line in (TRAIN, ['robust', '--scale', 'smoke', '--method', 'AT-FR', '--data', 'planted']):
+        assert cli.main([*line, '--dry-run']) == 0
+        said = capsys.readouterr().out
+        assert said.startswith('to train, unless kept already: 1 network, ') and ' of training, ' in said
+        assert said.count('\n') == 1 and ' of disk' in said
+    assert not list(home.rglob('state.pt'))
+    assert '1 network, 56 steps, ' in [cli.main([*TRAIN, '--dry-run']), capsys.readouterr().out][1]
+
+
+def test_a_dry_run_of_notebooks_trains_nothing(capsys, home):
+    status = cli.main(['reproduce', 'high_frequency/02', '--scale', 'smoke', '--seeds', '2', '--dry-run'])
+    said = capsys.readouterr().out.splitlines()
+    assert status == 0 and len(said) == 3 and 'notebooks ran' not in said[-1]
+    assert said[1].startswith('high_frequency/02_low_generalizes: ') and 'networks' in said[1]
+    assert said[2].startswith('to train, unless kept already: ') and 'side by side' not in said[2]
+    assert not list(home.rglob('state.pt')) and not (home / 'records').exists()
+
+
+def test_costs_are_those_of_the_run_that_follows(home):
+    "As many steps as the run takes, and a checkpoint as large as it becomes, but for its history"
+    from freqnb.cost import costs_of
+    from freqnb.data import load
+    from freqnb.objectives import cross_entropy
+    from freqnb.recipe import Recipe
+    from freqnb.train import fit
+
+    recipe = Recipe(
+        'planted', width=4, epochs=2, images=1000, batch_size=100, swa=0.5, select='valid_accuracy'
+    )
+    splits = load('planted')
+    (cost,) = costs_of([recipe], [cross_entropy], [None], splits)
+    run = fit(recipe, splits, progress=False)
+    size = (run.path / 'state.pt').stat().st_size
+    assert cost.steps == 20 and 0.5 * size < cost.size < 1.2 * size

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [path for folder in PAPERS for path in notebooks_of(folder)]
 NAMES = [f'{path.parent.name}/{path.stem}' for path in NOTEBOOKS]
 COMMANDS = sorted(commands())
-LINES, COLUMNS = 50, 100  # a tall terminal window; `robust` has 37 options
+LINES, COLUMNS = 54, 100  # a tall terminal window; `robust` has 39 options
 VERDICTS = (
     'UNDECIDED HERE: ',
     'UNDECIDED: ',
