@@ -101,14 +101,15 @@ class Record:
 # %% ../nbs/api/06_records.ipynb #92bc0475
 @patch
 def table(self:Record)->Table: # One row a claim
-    "The claims with effect, interval, n, seeds, data and verdict; a setting that differs from the first one's"
-    setting = self.claims[0].setting if self.claims else self.source
+    "The claims with effect, interval, n, seeds, data and verdict; a setting that few share stands beside the effect"
+    settings = [claim.setting for claim in self.claims]
+    usual = max(dict.fromkeys(settings), key=settings.count, default=self.source)
     rows = []
     for c in self.claims:
-        elsewhere = '' if c.setting == setting else f' ({c.setting})'
+        elsewhere = '' if c.setting == usual else f' ({c.setting})'
         rows.append([f'{c.says} ({c.source})', f'{c.measured}{elsewhere}: {c.effect}', c.counts, c.verdict])
     columns = ['claim', 'effect [95% interval]', 'n, seeds', 'verdict']
-    return Table(columns, rows, f'{setting}; {self.scale}; {self.device}')
+    return Table(columns, rows, f'{usual}; {self.scale}; {self.device}')
 
 # %% ../nbs/api/06_records.ipynb #3b88045b
 @patch

@@ -11,7 +11,7 @@ import torch
 
 from freqnb.claims import Claim
 from freqnb.data import Splits, load, planted
-from freqnb.records import read_record, record, records, report, scoreboard, summary, write_record
+from freqnb.records import placed, read_record, record, records, report, scoreboard, summary, write_record
 from freqnb.statistics import Estimate, difference, estimate, fixed_estimate, smallest
 from freqnb.train import Recipe, fit
 from freqnb.verdicts import add_seeds, check, compare_records
@@ -96,6 +96,28 @@ def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, m
         'undecided',
         'holds',
     } | {'no difference', 'does not hold'}
+
+
+def test_a_claim_on_other_images_is_not_reproduced_by_a_record_on_the_papers_own(run, monkeypatch):
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None), architecture='')
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: images.name == 'papers own')
+    images = load('fashion_mnist_mini').test
+    made = claims()
+    made[0] = replace(made[0], effect=estimate(right(n=1000)))
+    made[:1] = placed(made[:1], NAME, [own], replace(images, name='others'), 'paper')
+    written = kept(own, made, scale='paper', test=replace(images, name='papers own'))
+    elsewhere, here, *_ = written.claims
+    assert (elsewhere.setting.split(',')[0], here.setting.split(',')[0]) == ('others', 'papers own')
+    assert (elsewhere.verdict, here.differs) == ('holds here', ())
+    shown = {row[0]: row[1] for row in written.table().rows}
+    assert [says for says in shown if 'others' in shown[says]] == [f'{elsewhere.says} ({elsewhere.source})']
+
+
+def test_reports_of_papers_and_of_controls_are_parts_of_the_whole(run):
+    kept(run, claims())
+    both, papers, ours = (report(controls).rows for controls in (None, False, True))
+    assert len(both) == len(papers) + len(ours) and papers and ours
+    assert all('our control' in row[0] for row in ours) and not any('our control' in row[0] for row in papers)
 
 
 @pytest.mark.parametrize('seeds', [1, 2])
