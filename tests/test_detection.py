@@ -141,11 +141,12 @@ def test_what_is_missing_is_said(notebook, tmp_path, folder, monkeypatch):
 def test_a_known_detector_has_its_known_precision(notebook, folder):
     images = notebook.coco_images(folder)
     assert len(images) == 3 and images.image(285).shape == (1, 3, 80, 50)
-    samples, gained = notebook.coco_measured(Bright(), images, 128, torch.device('cpu'), count=20)
-    assert samples['full images'].shape == (21, 1) and samples['full images'][0, 0] > 0.85, (
+    samples, gained, drops = notebook.coco_measured(Bright(), images, 128, torch.device('cpu'))
+    assert samples['full images'].shape == (1, 3) and samples['full images'].mean() > 0.85, (
         'boxes come back to the size of the image'
     )
-    assert samples['HFC'][0, 0] < 0.5 and gained['LFC'].shape == (1, 3)
+    assert samples['HFC'].mean() < 0.5 and gained['LFC'].shape == (1, 3)
+    assert drops[0, :, [1, 3]].sum() == 3 and not drops[0, 2].any(), 'objects without the crowd'
     assert gained['full images'].tolist() == [[0, 0, -1]], (
         'nothing is gained by no change, and nothing in an empty image'
     )
@@ -170,8 +171,10 @@ def test_the_published_architecture_runs_from_folder_to_record(notebook, folder,
     assert (
         record.metrics['mAP on LFC'].n == 3
         and all(0 <= o.value <= 1 for o in record.metrics.values())
-        and len(record.claims) == 5
+        and len(record.claims) == 6
     )
+    assert {claim.differs for claim in record.claims} == {()}
+    assert {claim.verdict for claim in record.claims} == {'undecided'}, 'one network decides nothing'
 
 
 def test_published_weights_fit(notebook, tmp_path):
@@ -270,6 +273,24 @@ def test_an_image_of_weight_two_counts_twice(notebook):
     repeated = [{j: images[i] for j, i in enumerate(numbers)} for images in (truth, found)]
     alone = notebook.mean_precision(*repeated, torch.ones(1, len(numbers)).double())
     torch.testing.assert_close(notebook.mean_precision(truth, found, weights), alone, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize('most', [200, 8])
+def test_what_images_add_to_the_precision_has_it_as_its_mean(notebook, most):
+    "And without the first group it is what the images of the other groups have"
+    truth, found = scattered(torch.Generator().manual_seed(3))
+    values = notebook.map_values(truth, found, most)
+    whole = notebook.mean_precision(truth, found, torch.ones(1, len(truth)).double())
+    assert len(values) == min(most, len(truth))
+    torch.testing.assert_close(values.mean(), whole[0])
+
+    kept = notebook.left_out(len(truth), most)[1].nonzero()[:, 0].tolist()
+    rest = [{i: images[i] for i in kept} for images in (truth, found)]
+    without = notebook.mean_precision(*rest, torch.ones(1, len(kept)).double())
+    others = whole + (values.mean() - values) / (len(values) - 1)
+    weights = notebook.left_out(len(truth), most)[1:]
+    mean_of_others = notebook.mean_precision(truth, found, weights).mean()
+    torch.testing.assert_close(others[:1] - whole + mean_of_others, without)
 
 
 BLOCKED = """
