@@ -141,8 +141,10 @@ def _check_types(x:Tensor, y:Tensor, name:str)->None:
     "Raise an error that names the set when a tensor is of another type or shape"
     if x.dtype != torch.uint8:
         raise TypeError(f'{name}: the pixels are {x.dtype}; expected torch.uint8')
-    if x.ndim != 4:
-        raise ValueError(f'{name}: the pixels have shape {tuple(x.shape)}; expected (N, C, H, W)')
+    channels_last = x.ndim == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3)
+    if x.ndim != 4 or channels_last:
+        hint = ', as x.permute(0, 3, 1, 2) is' if channels_last else ''
+        raise ValueError(f'{name}: the pixels have shape {tuple(x.shape)}; expected (N, C, H, W){hint}')
     if y.dtype != torch.int64:
         raise TypeError(f'{name}: the labels are {y.dtype}; expected torch.int64')
     if y.ndim != 1:

@@ -9,6 +9,7 @@ __all__ = ['Listing', 'list_files']
 import re
 import unicodedata
 import warnings
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +38,13 @@ def _counts(path:tuple[str,...])->bool:
     return not hidden and not litter
 
 # %% ../nbs/api/01_listing.ipynb #744ff89b
-def _clean(paths:list[str])->list[tuple[str,...]]:
-    "The parts of each path that counts"
-    parts = [tuple(path.strip('/').split('/')) for path in paths]
-    return [path for path in parts if _counts(path)]
+def _clean(paths:list[str])->dict[tuple[str,...],str]:
+    "The parts of each path that counts, and the path as it stands in the set"
+    parts = {}
+    for path in paths:
+        names = path.replace('\\', '/').strip('/').split('/')
+        parts[tuple(name for name in names if name != '.')] = path
+    return {names: path for names, path in parts.items() if _counts(names)}
 
 # %% ../nbs/api/01_listing.ipynb #acd3a672
 def _composed(name:str)->str:
@@ -78,7 +82,7 @@ def _is_for_measuring(parts:dict[str,bool])->bool:
     return 'train' not in parts and any(parts.values())
 
 # %% ../nbs/api/01_listing.ipynb #545c7520
-def _what_is_there(where:Path, folders:list[tuple[str,...]], files:list[tuple[str,...]])->str:
+def _what_is_there(where:Path, folders:Iterable[tuple[str,...]], files:Collection[tuple[str,...]])->str:
     "A sentence about a set that has no parts"
     names = sorted({path[0] for path in folders} | {path[0] for path in files if len(path) > 1})
     if not names:
@@ -89,8 +93,8 @@ def _what_is_there(where:Path, folders:list[tuple[str,...]], files:list[tuple[st
     return f'{where}: holds {names[:5]}'
 
 # %% ../nbs/api/01_listing.ipynb #cc4ea46d
-def _find_parts(where:Path, folders:list[tuple[str,...]],
-                files:list[tuple[str,...]])->tuple[tuple[str,...],dict[str,bool]]:
+def _find_parts(where:Path, folders:Iterable[tuple[str,...]],
+                files:Collection[tuple[str,...]])->tuple[tuple[str,...],dict[str,bool]]:
     "The folder inside `where` that holds the parts, itself or the one below, and its parts"
     paths = [(path, True) for path in folders] + [(path, False) for path in files]
     levels = [_parts_at(depth, paths) for depth in (0, 1)]
@@ -131,15 +135,15 @@ def _check_classes(where:Path, top:tuple[str,...], files:list[tuple[str,...]], f
         )
 
 # %% ../nbs/api/01_listing.ipynb #896704b8
-def _by_class(where:Path, top:tuple[str,...], folders:list[tuple[str,...]],
-              files:list[tuple[str,...]])->dict[str,list[str]]:
+def _by_class(where:Path, top:tuple[str,...], folders:Iterable[tuple[str,...]],
+              files:dict[tuple[str,...],str])->dict[str,list[str]]:
     "The files of each class below the folder `top`, such as `train`, in the order of the labels"
     depth = len(top)
     below = [path for path in files if path[:depth] == top]
     found = {_composed(path[depth]): [] for path in folders if path[:depth] == top and len(path) > depth}
     for path in sorted(below, key=lambda path: tuple(map(_composed, path))):
         if len(path) > depth + 1:
-            found.setdefault(_composed(path[depth]), []).append('/'.join(path))
+            found.setdefault(_composed(path[depth]), []).append(files[path])
     _check_classes(where, top, below, found)
     return {name: found[name] for name in sorted(found, key=_rank)}
 

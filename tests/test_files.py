@@ -441,6 +441,13 @@ def test_a_class_without_test_images_is_named(tmp_path):
         load(tree(tmp_path / 'pets', files))
 
 
+@pytest.mark.parametrize('written', [lambda path: f'./{path}', lambda path: path.replace('/', '\\')])
+def test_zips_of_other_programs_are_read(tmp_path, written):
+    files = {written(path): content for path, content in both(train=1, test=2).items()}
+    splits = load(zipped(tmp_path / 'pets.zip', files), valid=0)
+    assert splits.test.classes == ('a', 'b') and (splits.test.x == 2).all()
+
+
 def test_a_zip_that_holds_a_file_twice_is_refused(tmp_path):
     file = zipped(tmp_path / 'pets.zip', both(train=1, test=1))
     with zipfile.ZipFile(file, 'a') as opened, pytest.warns(UserWarning, match='Duplicate'):
@@ -507,6 +514,14 @@ def test_floats_that_were_cut_to_bytes_are_said(tmp_path):
     cut = (noise(40, 5, 6) / 255).astype(np.uint8)
     with pytest.warns(UserWarning, match='x_train holds nothing above 1; expected pixels from 0 to 255'):
         load(npz(tmp_path / 'mine.npz', x_train=cut))
+
+
+def test_own_images_of_another_layout_are_named():
+    x, y = torch.from_numpy(noise(4, 5, 6, 3)), torch.arange(4)
+    with pytest.raises(
+        ValueError, match=r'mine: the pixels have shape \(4, 5, 6, 3\); expected \(N, C, H, W\), as x'
+    ):
+        Images(x, y, tuple('abcd'), 'mine')
 
 
 def test_arrays_of_other_names_are_named(tmp_path):
