@@ -8,6 +8,7 @@ __all__ = ['NAMES', 'CONTENT', 'load', 'Source', 'sources', 'is_part_of', 'plant
 
 # %% ../nbs/api/03_data.ipynb #0d33c346
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +131,7 @@ CONTENT = {
 }  # `content` of whole parts: `load(name, valid=0)`
 
 # %% ../nbs/api/03_data.ipynb #271747b6
+@cache
 def _test_keys(name:str)->np.ndarray:
     "The keys of the test images of a set in `CONTENT`"
     if name == 'cifar10':

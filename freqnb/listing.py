@@ -23,6 +23,8 @@ _LITTER = {
     'thumbs.db',
     'ehthumbs.db',
     'desktop.ini',
+    'picasa.ini',
+    'zbthumbnail.info',
     'icon\r',
     '@eadir',
     '$recycle.bin',

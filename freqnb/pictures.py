@@ -22,7 +22,7 @@ def _depth(image, content:bytes)->int:
     "Bits a channel of an image that Pillow opened, before it is decoded"
     tile = image.tile[0][3] if image.tile else ''
     if image.format == 'PPM' and isinstance(tile, tuple):
-        return int(tile[1]).bit_length()
+        return tile[-1].bit_length()  # Its largest value
     if image.format == 'JPEG2000':
         return (content[content.index(_CODESTREAM) + 42] & 127) + 1
     return 16 if re.search(';16[BLNR]', str(tile)) else 8
@@ -163,13 +163,22 @@ def _picture(image, content:bytes, size:int|None)->Picture:
     return Picture(pixels, lossy, remarks + ['transparent'] * white_shows)
 
 # %% ../nbs/api/01_pictures.ipynb #5795e604
+def _why_not(error:Exception, content:bytes)->str:
+    "Why a file could not be decoded"
+    from PIL import UnidentifiedImageError
+
+    if content[4:8] == b'ftyp' and content[8:12] in (b'heic', b'heix', b'mif1', b'msf1'):
+        return 'a HEIC, which Pillow reads after pillow_heif.register_heif_opener()'
+    return 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else str(error)
+
+# %% ../nbs/api/01_pictures.ipynb #de5aa0f3
 def decode(
     name:str, # What the file is called in an error
     content:bytes, # Of the file
     size:int|None=None, # Bring it to a square of this side: shorter side first, then the center
 )->Picture: # Its pixels, and what is to be said of them
     "Decode an image file; whatever goes wrong in it, the error says which file it was"
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not content:
         raise ValueError(f'{name}: not a readable image (it is empty)')
@@ -177,5 +186,4 @@ def decode(
         with Image.open(io.BytesIO(content)) as opened:
             return _picture(opened, content, size)
     except Exception as error:
-        reason = 'in no format that Pillow knows' if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f'{name}: not a readable image ({reason})') from error
+        raise ValueError(f'{name}: not a readable image ({_why_not(error, content)})') from error
