@@ -99,6 +99,35 @@ def _explorer_html(
         f'<small>{_STILL}</small></div>'
     )
 
+# %% ../nbs/api/05_widgets.ipynb #3ca0a718
+_HIDE = """
+this.removeAttribute('onload');
+const still=this.closest('.freqnb-still'),area=still.closest('.jp-OutputArea,.output');
+let looks=area?40:0;
+const look=()=>{
+ const live=area.querySelector('.freqnb-live');
+ still.style.display=live?'none':'';
+ area.querySelectorAll('.jupyter-widgets').forEach(lost=>{
+  if(lost.textContent.endsWith('model not found'))lost.style.display='none';
+ });
+ if(looks--)setTimeout(look,250);
+};
+if(looks)look();
+""".replace('\n', '')
+
+# %% ../nbs/api/05_widgets.ipynb #43a6acb2
+def _still_html(
+    frame:bytes, # A WebP picture
+    alt:str, # What it shows
+)->str: # Hides while a live widget stands below it
+    "A picture for those who open a saved notebook, whose live widget is gone"
+    stored = b64encode(frame).decode()
+    return (
+        f'<div class="freqnb-still"><img src="data:image/webp;base64,{stored}" alt="{escape(alt)}" '
+        f'style="display:block;max-width:100%;height:auto" onload="{escape(_HIDE)}">'
+        f'<small>A still picture: run this cell for its sliders.</small></div>'
+    )
+
 # %% ../nbs/api/05_widgets.ipynb #fe9ade2e
 FRAMES, SECONDS = 200, 2
 
@@ -173,7 +202,7 @@ def _stacked(
     from ipywidgets import HTML, VBox
 
     spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(alt)}</span>')
-    return VBox([*sliders, spoken, image, message])
+    return VBox([*sliders, spoken, image, message]).add_class('freqnb-live')
 
 # %% ../nbs/api/05_widgets.ipynb #e8c21963
 class Explorer:
@@ -295,12 +324,14 @@ def _drawn_in_time(self:Explorer)->bool:
 # %% ../nbs/api/05_widgets.ipynb #740084c0
 @patch
 def _repr_mimebundle_(self:Explorer, include=None, exclude=None)->dict[str, Any]:
-    "The live widget where there is a kernel, the page for everyone else, and a line of text"
-    saved = settings().static
-    bundle = {} if saved else dict(self.widget._repr_mimebundle_())
-    if saved or self._drawn_in_time():
-        bundle['text/html'] = self.html()
-    return bundle | {'text/plain': repr(self)}
+    "The page, where all pictures can be drawn; else the live widget, below a picture that stays when it is gone"
+    from IPython.display import HTML, display
+
+    line = {'text/plain': repr(self)}
+    if settings().static or self._drawn_in_time():
+        return {'text/html': self.html()} | line
+    display(HTML(_still_html(self.frame(*_start(self.labels)), self.alt)))
+    return dict(self.widget._repr_mimebundle_()) | line
 
 # %% ../nbs/api/05_widgets.ipynb #a0ffd00e
 def _top_rows(

@@ -1,4 +1,4 @@
-"""An Explorer in the real JupyterLab: a drag of its slider shows the same picture as the page without a kernel."""
+"""An Explorer in the real JupyterLab: live, as it was saved, and when the kernel it lived in is gone."""
 
 import base64
 import json
@@ -19,6 +19,7 @@ import torch""",
     """picture = torch.eye(32).repeat(1, 3, 1, 1)
 def below(radius): return low_pass(picture, radius)[0].clamp(0, 1)""",
     """Explorer(below, radius=range(1, 17))""",
+    """Explorer(below, radius=[k / 20 for k in range(20, 321)])""",
 ]
 
 FLAGS = [
@@ -107,28 +108,74 @@ def drag(page, handle, dx):
     page.mouse.up()
 
 
-def test_slider_in_jupyterlab(lab, tab):
+def scope():
+    "What the notebook's first cells define"
+    found = {}
+    for cell in CELLS[:2]:
+        exec(cell, found)
+    return found
+
+
+def frame(radius):
+    "The picture at a radius, drawn here"
     from freqnb.widgets import Explorer
 
-    page = tab.page
+    return Explorer(scope()['below'], radius=[radius]).frame(0)
+
+
+def open_notebook(lab, page):
+    "Open it with a kernel that is ready"
     page.goto(lab + 'lab/tree/waves.ipynb?reset')
     page.wait_for_function(IDLE, timeout=60_000)
+
+
+def run_all(page):
+    "Run every cell until both explorers are there"
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
     faults = ':text("javascript error"), [data-mime-type$=stderr], [data-mime-type$=error]'
-    outcome = page.locator(f'.jp-OutputArea-output :is(img, {faults})').first
+    outcome = page.locator(f'.jp-OutputArea-output :is(.freqnb-live img, {faults})').first
     outcome.wait_for(timeout=60_000)
     assert outcome.evaluate('o => o.tagName') == 'IMG', outcome.inner_text()
-    picture = page.locator('.jp-OutputArea-output img').first
-    first = picture.get_attribute('src')
+
+
+def test_the_page_works_with_a_kernel(lab, tab):
+    page = tab.page
+    open_notebook(lab, page)
+    run_all(page)
+    picture = page.locator('.freqnb-explorer img')
+    slider = page.locator('.freqnb-explorer input[type=range]')
+    assert slider.is_enabled()
+    slider.evaluate("o => {o.value = 11; o.dispatchEvent(new Event('input'))}")
+    assert base64.b64decode(picture.evaluate(BYTES)) == frame(12)
+    assert tab.outside == []
+
+
+def test_a_live_slider_and_what_is_left_of_it(lab, tab):
+    "It redraws while its kernel lives; saved, and opened with another kernel, a still picture is there"
+    page = tab.page
+    open_notebook(lab, page)
+    run_all(page)
+    live, still = page.locator('.freqnb-live img').first, page.locator('.freqnb-still img')
+    still.wait_for(state='hidden')
+    first = live.get_attribute('src')
     drag(page, page.locator('.noUi-handle').first, 60)
-    page.wait_for_function('([o, src]) => o.src !== src', arg=[picture.element_handle(), first])
+    page.wait_for_function('([o, src]) => o.src !== src', arg=[live.element_handle(), first])
     page.wait_for_function(IDLE)
     page.wait_for_timeout(300)
-    scope = {}
-    for cell in CELLS[:2]:
-        exec(cell, scope)
-    radius = int(page.locator('.widget-readout').first.inner_text())
-    assert radius > 1, 'the drag did not move the slider'
-    static = Explorer(scope['below'], radius=[radius]).frame(0)
-    assert base64.b64decode(picture.evaluate(BYTES)) == static, 'the live picture is not the static one'
+    radius = float(page.locator('.widget-readout').first.inner_text())
+    assert radius != 8.5, 'the drag did not move the slider'
+    assert base64.b64decode(live.evaluate(BYTES)) == frame(radius), 'the live picture is not the static one'
+
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_timeout(1000)
+    page.evaluate(
+        'window.jupyterapp.serviceManager.sessions.shutdownAll()'
+    )  # the reader comes back another day
+    page.wait_for_timeout(1000)
+    open_notebook(lab, page)
+    still.wait_for(state='visible')
+    page.wait_for_timeout(3000)
+    assert still.is_visible() and base64.b64decode(still.evaluate(BYTES)) == frame(8.5)
+    assert page.get_by_text('model not found').locator('visible=true').count() == 0
+    assert page.locator('.freqnb-explorer input[type=range]').is_enabled(), 'the page works as it was saved'
     assert tab.outside == []
