@@ -247,33 +247,38 @@ def with_label_smoothing(
 def describe_objective(
     objective:Objective|Phases, # A named function, or a `partial` of one, whose arguments may be such; or two
 )->str: # Such as 'adversarial_training(attack=pgd(eps=0.0314, steps=7))'
-    "A function and its settings in words, by which a run is known"
+    "A function and its settings in words, as records say them"
     if isinstance(objective, Phases):
         first, then = describe_objective(objective.first), describe_objective(objective.then)
         return f'{first}, from {objective.start:g} on {then}'
 
-    if isinstance(objective, partial) and not objective.args:
-        settings = [f'{name}={_describe(value)}' for name, value in sorted(objective.keywords.items())]
+    if isinstance(objective, partial):
+        settings = [_describe(value) for value in objective.args]
+        settings += [f'{name}={_describe(value)}' for name, value in sorted(objective.keywords.items())]
         return f'{describe_objective(objective.func)}({", ".join(settings)})'
 
-    name = getattr(objective, '__name__', '<lambda>')
+    name = getattr(objective, '__name__', type(objective).__name__)
     if name == '<lambda>':
         raise ValueError(
-            f'objective is {objective!r}, which has no name to know a run by; '
-            'expected a function made by def, or a partial of one with named arguments'
+            f'objective is {objective!r}, which has no name for a record to say; '
+            'expected a function made by def, an object that can be called, or a partial of one'
         )
     return name
 
 # %% ../nbs/api/02_objectives.ipynb #9d62499c
 def _describe(value:object)->str:
     "A setting of an objective in words"
-    return describe_objective(value) if callable(value) else str(value)
+    if callable(value):
+        return describe_objective(value)
+    text = str(value)
+    is_short = len(text) <= 60 and ' at 0x' not in text
+    return text if is_short else type(value).__name__
 
 # %% ../nbs/api/02_objectives.ipynb #ab2c414b
 def check_objective(
     objective:Objective|Phases, # What was given
 )->None:
-    "Raise a ValueError where training could not call an objective, or a run could not be known by it"
+    "Raise a ValueError where training could not call an objective, or a record could not name it"
     if isinstance(objective, Phases):
         check_objective(objective.first)
         check_objective(objective.then)

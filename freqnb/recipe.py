@@ -23,7 +23,7 @@ from freqnb.basics import (
     check_choice,
     check_count,
     check_scale,
-    computes_bfloat16,
+    pick_precision,
     settings,
 )
 from .data import NAMES
@@ -77,7 +77,7 @@ class Recipe(_Subject):
     label_smoothing:float = .1 # Share of each label that is spread over all classes
     pad:int = 0 # Random crops out of images padded by so many zeros on each side
     flip:bool = False # Random left-right flips
-    precision:Literal['auto', 'float32', 'bfloat16'] = 'auto' # 'auto': bfloat16 where the processor computes with it
+    precision:Literal['auto', 'float32', 'bfloat16'] = 'auto' # 'auto': as `pick_precision` chooses
     swa:float|None = None # Average the weights after every epoch from this share of the epochs on; never when None
     swa_norm:Literal['clean', 'objective'] = 'clean' # Images for the average's batch norm; see `update_batch_norm`
     select:str|None = None # Keep the network of the epoch with the largest such measurement, besides the last
@@ -103,6 +103,9 @@ def _plain(name:str, value:Any)->Any:
         return tuple(_plain(name, each) for each in value)
     return value
 
+# %% ../nbs/api/04_recipe.ipynb #caa1a6bd
+_DECIMAL = (float, float | None)
+
 # %% ../nbs/api/04_recipe.ipynb #b7a7b614
 def _full_name(data:str)->str:
     "The source that `data` names; a known name may be cut short where no other begins so"
@@ -117,7 +120,9 @@ def _full_name(data:str)->str:
 def _check_recipe(recipe:Recipe)->None:
     "Refuse values that cannot be meant, each with what was expected"
     for f in fields(recipe):
-        object.__setattr__(recipe, f.name, _plain(f.name, getattr(recipe, f.name)))
+        value = _plain(f.name, getattr(recipe, f.name))
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        object.__setattr__(recipe, f.name, float(value) if is_whole and f.type in _DECIMAL else value)
     object.__setattr__(recipe, 'scale', check_scale(recipe.scale))
     for name, choices in CHOICES.items():
         check_choice(name, getattr(recipe, name), choices)
@@ -196,6 +201,4 @@ def precision_on(
     device:torch.device, # Where to compute
 )->Literal['float32', 'bfloat16']: # What 'auto' means there
     "How numbers are multiplied during training"
-    if recipe.precision != 'auto':
-        return recipe.precision
-    return 'bfloat16' if computes_bfloat16(device) else 'float32'
+    return pick_precision(device, recipe.precision)
