@@ -18,6 +18,7 @@ import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache, cached_property, partial, reduce, singledispatch
 from numbers import Number
@@ -318,10 +319,8 @@ def _imported(name:str, level:int, namespace:Mapping)->types.ModuleType|str:
     package = namespace.get('__package__') or ''
     full = importlib.util.resolve_name('.' * level + name, package) if level else name
     if full not in sys.modules and not _is_installed(full):
-        try:
+        with suppress(ImportError):
             importlib.import_module(full)
-        except ImportError:
-            pass
     return sys.modules.get(full, full)
 
 # %% ../nbs/api/01_identity.ipynb #9fbc7c7c
@@ -365,11 +364,19 @@ def _write_function(function:types.FunctionType, digest:_Digest)->None:
                 raise
 
 # %% ../nbs/api/01_identity.ipynb #aa0a34a0
-_OF_EVERY_CLASS = set(
-    '__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __annotate__ __annotate_func__ '
-    '__annotations_cache__ __conditional_annotations__ __firstlineno__ __static_attributes__ __match_args__ '
-    '__dataclass_fields__ __dataclass_params__ __abstractmethods__ _abc_impl _autograd_function_id '
-    '_backward_cls'.split()
+_OF_EVERY_CLASS = (
+    (
+        '__module__',
+        '__qualname__',
+        '__doc__',
+        '__dict__',
+        '__weakref__',
+        '__match_args__',
+        '__abstractmethods__',
+    )
+    + ('__annotations__', '__annotate__', '__annotate_func__', '__annotations_cache__', '__firstlineno__')
+    + ('__static_attributes__', '__conditional_annotations__', '__dataclass_fields__', '__dataclass_params__')
+    + ('_abc_impl', '_autograd_function_id', '_backward_cls')
 )
 _WRITTEN_IN_C = (
     types.GetSetDescriptorType,

@@ -109,12 +109,11 @@ _DECIMAL = (float, float | None)
 # %% ../nbs/api/04_recipe.ipynb #b7a7b614
 def _full_name(data:str)->str:
     "The source that `data` names; a known name may be cut short where no other begins so"
-    if isinstance(data, str) and (data in NAMES or Path(data).expanduser().exists()):
-        return data
-    begin = [name for name in NAMES if isinstance(data, str) and data and name.startswith(data)]
-    if len(begin) != 1:
-        raise ValueError(f'data is {data!r}; expected one of {", ".join(NAMES)}, or an existing path')
-    return begin[0]
+    if not isinstance(data, str) or not data:
+        raise ValueError(f'data is {data!r}; expected one of {", ".join(NAMES)}, or a path')
+    begin = [name for name in NAMES if name.startswith(data)]
+    is_short = data not in NAMES and not Path(data).expanduser().exists() and len(begin) == 1
+    return begin[0] if is_short else data
 
 # %% ../nbs/api/04_recipe.ipynb #ebeeb33a
 def _check_recipe(recipe:Recipe)->None:

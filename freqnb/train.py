@@ -18,25 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .basics import pick_device, pick_precision, progress_bar, replace_file
+from .basics import pick_device, progress_bar, replace_file
 from .data import Images, Splits, StreamedImages, batches, load
 from .images import shuffle_labels
-from .identity import identity
-from freqnb.loop import (
-    Feed,
-    State,
-    epoch_seed,
-    only_one,
-    run_folder,
-    set_aside,
-    train_epoch,
-    update_batch_norm,
-)
-from .models import CONVOLUTIONS, create, predict, takes_option
-from .networks import NETS
+from .loop import Feed, State, epoch_seed, train_epoch, update_batch_norm
+from .models import create, predict, takes_option
+
+# %% ../nbs/api/05_train.ipynb #15f61e29
 from freqnb.objectives import (
     Objective,
     Phases,
@@ -49,6 +41,7 @@ from freqnb.objectives import (
 )
 from .own_network import OwnNetwork, check_network, own_network, source_of
 from .recipe import Recipe, lr_factor, make_optimizer, precision_on
+from .runs import network_code, only_one, read_about, resume, run_code, run_folder, say_what_differs
 from .spectrum import rescale, split_bands
 
 # %% ../nbs/api/05_train.ipynb #15169e81
@@ -115,70 +108,29 @@ class Run:
         "The run in a few words"
         return _title(self.recipe, self.architecture)
 
+# %% ../nbs/api/05_train.ipynb #8588f23a
+@patch(cls_method=True)
+def of(cls:Run, state:State, about:dict, recipe:Recipe, path:Path, permutation:Tensor|None)->Run:
+    "A trained state as a run"
+    networks = state.networks()
+    data, objective, architecture = (about[name] for name in ('trained_on', 'objective', 'architecture'))
+    return cls(
+        recipe, networks['last'], state.history, path, data, permutation, objective, networks, architecture
+    )
+
 # %% ../nbs/api/05_train.ipynb #cf96d0ae
 @dataclass
 class _Job:
     "What stays the same during a run"
     recipe:Recipe
-    about:dict # Its network and its training images
+    title:str # For the bar
+    about:dict # The network and the training images
     feed:Feed
     valid:Images|StreamedImages
     measure:Measures
     device:torch.device
+    steps:int # In an epoch
     bar:Any # Of tqdm; one step a batch
-
-    @property
-    def title(self): return _title(self.recipe, self.about['architecture'])
-    @property
-    def steps(self): return self.about['trained_on']['images'] // self.recipe.batch_size
-
-# %% ../nbs/api/05_train.ipynb #d787c401
-def _run(state:State, recipe:Recipe, about:dict, objective:str, path:Path, permutation:Tensor|None)->Run:
-    "A finished run"
-    networks = state.networks()
-    return Run(
-        recipe,
-        networks['last'],
-        state.history,
-        path,
-        about['trained_on'],
-        permutation,
-        objective,
-        networks,
-        about['architecture'],
-    )
-
-# %% ../nbs/api/05_train.ipynb #60b4ec4f
-def _settings(job:_Job, objective:Objective|Phases)->dict:
-    "The settings and the data that decide a run; the data by content, wherever they lie"
-    settings = asdict(job.recipe)
-    for name in ('scale', 'precision', 'data', 'images'):
-        del settings[name]
-    return dict(
-        settings,
-        model=job.about['architecture'],
-        data={name: job.about['trained_on'][name] for name in ('fingerprint', 'images')},
-        precision=precision_on(job.recipe, job.device),
-        device=job.device.type,
-        measure=sorted(job.measure),
-        objective=describe_objective(objective),
-    )
-
-# %% ../nbs/api/05_train.ipynb #73b459f9
-def _code(job:_Job, objective:Objective|Phases)->dict[str,str]:
-    "What else decides a run, by content: functions, and the images that are measured on"
-    code = dict(objective=identity(objective, f'objective {describe_objective(objective)}'))
-    code['network'] = job.about['network']
-    code['validation images'] = job.valid.fingerprint
-    for name, function in job.measure.items():
-        code[f'measure {name}'] = identity([function, pick_precision(job.device)], f'measure {name}')
-    return code
-
-# %% ../nbs/api/05_train.ipynb #1b11f57d
-def _network_code(recipe:Recipe, model:OwnNetwork|None, network:nn.Module)->str:
-    "What a network is known by: our function and layers, or the content of a network of one's own before its first step"
-    ours = [NETS.get(recipe.model), CONVOLUTIONS[recipe.conv]]
-    return identity(ours if model is None else network, f'the network {recipe.model}')
 
 # %% ../nbs/api/05_train.ipynb #3c1ca01c
 def _create(recipe:Recipe, x:Tensor, classes:int)->nn.Module:
@@ -271,107 +223,66 @@ def _advance(job:_Job, state:State, path:Path, until:int, objective:Objective)->
 # %% ../nbs/api/05_train.ipynb #c114ee1a
 @dataclass
 class _Part:
-    "A run, or the first phase of one: what is minimized, up to which epoch, and where it is kept"
-    path:Path # The folder
-    about:dict # What `load_run` needs to know
-    objective:Objective # With its label smoothing
+    "A run, or the first phase of one"
+    path:Path # Its folder
+    about:dict # What it is: settings, code, recipe and data
+    objective:Objective # What is minimized, with its label smoothing
     until:int # How many epochs it has
 
-# %% ../nbs/api/05_train.ipynb #77e85c71
-def _part(job:_Job, whole:Objective|Phases, objective:Objective, until:int|None=None)->_Part:
-    "The run that is known by `whole` and minimizes `objective`; `until` where it is a first phase"
-    settings = _settings(job, whole)
+# %% ../nbs/api/05_train.ipynb #26100b02
+def _part(job:_Job, known_by:Objective|Phases, objective:Objective, until:int|None=None)->_Part:
+    "The run that is known by one objective and minimizes another; `until` where it is a first phase"
+    recipe, trained_on = job.recipe, job.about['trained_on']
+    left_out = ('scale', 'precision', 'data', 'images')
+    settings = {name: value for name, value in asdict(recipe).items() if name not in left_out} | dict(
+        model=job.about['architecture'],
+        data={name: trained_on[name] for name in ('fingerprint', 'images')},
+        precision=precision_on(recipe, job.device),
+        device=job.device.type,
+        measure=sorted(job.measure),
+        objective=describe_objective(known_by),
+    )
     if until is not None:
         settings['until'] = until
-    code = _code(job, whole)
+    code = run_code(known_by, job.about['network'], job.valid, job.measure, job.device)
     path = run_folder(settings, code)
-    about = dict(settings, **job.about, run=path.name, code=code, recipe=asdict(job.recipe))
-    smoothed = with_label_smoothing(objective, job.recipe.label_smoothing)
-    return _Part(path, about, smoothed, until or job.recipe.epochs)
+    about = dict(settings, **job.about, run=path.name, code=code, recipe=asdict(recipe))
+    smoothed = with_label_smoothing(objective, recipe.label_smoothing)
+    return _Part(path, about, smoothed, until or recipe.epochs)
 
-# %% ../nbs/api/05_train.ipynb #4dfaf0af
-def _resume(job:_Job, state:State, part:_Part, alone:bool)->bool:
-    "Go back to a run's checkpoint, and say whether there was one; who is `alone` sets aside a file of no use"
-    file, before = part.path / 'state.pt', len(state.history)
-    try:
-        state.load(file, job.device, part.path.name)
-    except FileNotFoundError:
-        return False
-    except ValueError as error:
-        if alone:
-            set_aside(file, error)
-        return False
-    job.bar.update((len(state.history) - before) * job.steps)
-    return True
-
-# %% ../nbs/api/05_train.ipynb #d8b76e3b
+# %% ../nbs/api/05_train.ipynb #094f3e05
 def _bring(job:_Job, state:State, part:_Part)->None:
     "Train what is missing, epoch by epoch; where another process trains it, wait"
+    before = len(state.history)
 
     def waiting():
         job.bar.set_description(f'{job.title}: waiting for another process that trains it')
 
     with only_one(part.path, waiting):
         job.bar.set_description(job.title)
-        if not _resume(job, state, part, alone=True):
-            _say_what_changed(job, part)
+        if not resume(state, part.path, job.device, alone=True):
+            say_what_differs(job.title, part.path, part.about['code'])
+        job.bar.update((len(state.history) - before) * job.steps)
         about = json.dumps(part.about, indent=1).encode()
         replace_file(part.path / 'recipe.json', lambda file: file.write(about))
         _advance(job, state, part.path, part.until, part.objective)
 
-# %% ../nbs/api/05_train.ipynb #7cafc0e1
-_OF_A_RUN = 'run recipe objective code architecture classes image trained_on network'.split()
-
-# %% ../nbs/api/05_train.ipynb #b607b7cb
-def _read_about(file:Path)->dict:
-    "What `recipe.json` in a run's folder says; a ValueError names the file where it says something else"
-    try:
-        about = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{file}: not readable as JSON ({error})') from error
-    missing = [name for name in _OF_A_RUN if not isinstance(about, dict) or name not in about]
-    if missing:
-        raise ValueError(
-            f'{file}: {", ".join(missing)} not found; expected a run that this version of freqnb trained'
-        )
-    return about
-
-# %% ../nbs/api/05_train.ipynb #c611255b
-def _say_what_changed(job:_Job, part:_Part)->None:
-    "A line where there is a run of the same settings with other code, which is not what was asked for"
-    settings = part.path.name.partition('-')[0]
-    found = {}
-    for file in part.path.parent.glob(f'{settings}-*/recipe.json'):
-        try:
-            code = _read_about(file)['code']
-        except ValueError:
-            continue
-        found[file.parent.name] = [
-            name for name in part.about['code'] if code.get(name) != part.about['code'][name]
-        ]
-
-    found.pop(part.path.name, None)
-    if found:
-        closest = min(found, key=lambda name: len(found[name]))
-        changed = ', '.join(found[closest])
-        warnings.warn(
-            f'{job.title}: trained anew; the run {closest} differs from it in: {changed}', stacklevel=2
-        )
-
 # %% ../nbs/api/05_train.ipynb #d5a0d518
-def _train(job:_Job, state:State, objective:Objective|Phases)->Path:
-    "Bring a state to its last epoch, in one phase or two; the folder it lies in"
-    in_phases = isinstance(objective, Phases)
-    whole = _part(job, objective, objective.then if in_phases else objective)
-    if not _resume(job, state, whole, alone=False) and in_phases:
+def _train(job:_Job, state:State, objective:Objective|Phases)->_Part:
+    "Bring a state to its last epoch, in one phase or two; what it is then"
+    job.bar.set_description(job.title)
+    parts = [_part(job, objective, getattr(objective, 'then', objective))]
+    found = resume(state, parts[0].path, job.device, alone=False)
+    if not found and isinstance(objective, Phases):
         until = first_epoch(objective.start, job.recipe.epochs)
-        first = _part(job, objective.first, objective.first, until)
-        _resume(job, state, first, alone=False)
-        if len(state.history) < until:
-            _bring(job, state, first)
-    if len(state.history) < whole.until:
-        _bring(job, state, whole)
-    return whole.path
+        parts.insert(0, _part(job, objective.first, objective.first, until))
+        resume(state, parts[0].path, job.device, alone=False)
+
+    job.bar.update(len(state.history) * job.steps)
+    for part in parts:
+        if len(state.history) < part.until:
+            _bring(job, state, part)
+    return parts[-1]
 
 # %% ../nbs/api/05_train.ipynb #7baccd92
 def _fit(
@@ -383,27 +294,22 @@ def _fit(
     title = _title(recipe, architecture)
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
     if len(train) < recipe.batch_size:
-        raise ValueError(
-            f'{title} has {len(train)} images; expected at least one batch of {recipe.batch_size}'
-        )
+        raise ValueError(f'{title}: {len(train)} images; expected at least one batch of {recipe.batch_size}')
 
-    bar.set_description(title)
+    data = dict(name=train.name, fingerprint=train.fingerprint, images=len(train), lossy=train.lossy)
+    about = dict(architecture=architecture, classes=len(train.classes), trained_on=data)
     feed, permutation = _feed(recipe, train, device)
-    x, _ = next(iter(feed(2000)))
-    about = dict(
-        architecture=architecture,
-        classes=len(train.classes),
-        image=list(x.shape[1:]),
-        trained_on=dict(name=train.name, fingerprint=train.fingerprint, images=len(train), lossy=train.lossy),
-    )
-    steps = len(train) // recipe.batch_size * recipe.epochs
     measure = measure(recipe) if callable(measure) else measure
+    steps = len(train) // recipe.batch_size
+    job = _Job(recipe, title, about, feed, splits.valid, measure, device, steps, bar)
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        state = new_state(recipe, x, len(train.classes), steps, device, model)
-        about['network'] = _network_code(recipe, model, state.model)
-        job = _Job(recipe, about, feed, splits.valid, measure, device, bar)
-        path = _train(job, state, objective)
-    return _run(state, recipe, about, describe_objective(objective), path, permutation)
+        x, _ = next(iter(feed(2000)))
+        state = new_state(recipe, x, len(train.classes), steps * recipe.epochs, device, model)
+        own = None if model is None else state.model
+        about |= dict(image=list(x.shape[1:]), network=network_code(recipe.model, recipe.conv, own))
+        del x
+        part = _train(job, state, objective)
+    return Run.of(state, part.about, recipe, part.path, permutation)
 
 # %% ../nbs/api/05_train.ipynb #0ce24726
 _OF_THE_NETWORK = ('model', 'width', 'norm', 'kernel', 'conv', 'basis', 'dropout', 'init')
@@ -432,11 +338,6 @@ def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)
                 f'expected the default, {default!r}'
             )
 
-# %% ../nbs/api/05_train.ipynb #e0c4873d
-def _for_each(recipes:Sequence[Recipe], value:Any)->Sequence:
-    "A list as it is, and anything else once for each recipe"
-    return value if isinstance(value, list | tuple) else [value] * len(recipes)
-
 # %% ../nbs/api/05_train.ipynb #d2dc48d8
 def fit_all(
     recipes:Sequence[Recipe], # What to train, one after the other
@@ -449,7 +350,9 @@ def fit_all(
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
     device = pick_device(device)
-    objectives, models = _for_each(recipes, objective), _for_each(recipes, model)
+    objectives, models = (
+        value if isinstance(value, list | tuple) else [value] * len(recipes) for value in (objective, model)
+    )
     rows = list(zip(recipes, objectives, models, strict=True))
     for row in rows:
         _check_fit(*row)
@@ -482,24 +385,15 @@ def fit(
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
     return fit_all([recipe], splits, measure, objective, model, device, progress)[0]
 
-# %% ../nbs/api/05_train.ipynb #71b55037
-def _recipe_of(file:Path, values:dict)->Recipe:
-    "The recipe of a run, though its data may lie elsewhere by now"
-    try:
-        recipe = Recipe(**values | dict(data='planted'))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{file}: its recipe cannot be read ({error})') from error
-    object.__setattr__(recipe, 'data', values['data'])
-    return recipe
-
 # %% ../nbs/api/05_train.ipynb #ff611adc
 def _state_of(about:dict, recipe:Recipe, model:OwnNetwork|None, device:torch.device)->State:
     "A state that a run's checkpoint fits; a warning where the code of the network is not what it was"
     x = torch.zeros(2, *about['image'], device=device)
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         state = new_state(recipe, x, about['classes'], 1, device, model)
+    own = None if model is None else state.model
     is_started = isinstance(model, nn.Module)
-    if not is_started and _network_code(recipe, model, state.model) != about['network']:
+    if not is_started and network_code(recipe.model, recipe.conv, own) != about['network']:
         warnings.warn(
             f'the code of {about["architecture"]} is not what it was when the run was trained', stacklevel=3
         )
@@ -513,8 +407,8 @@ def load_run(
 )->Run: # As `fit` returned it
     "A trained run by its folder: networks, history, recipe and data, without loading the data"
     folder, device = Path(folder).expanduser(), pick_device(device)
-    about = _read_about(folder / 'recipe.json')
-    recipe = _recipe_of(folder / 'recipe.json', about['recipe'])
+    about = read_about(folder / 'recipe.json')
+    recipe = Recipe(**about['recipe'])
     if model is None and about['architecture'] != recipe.model:
         raise ValueError(
             f'{folder}: its network is {about["architecture"]}, which is not of this library; '
@@ -532,7 +426,7 @@ def load_run(
     permutation = None
     if recipe.labels == 'shuffled':
         _, permutation = shuffle_labels(torch.zeros(about['trained_on']['images']), recipe.seed)
-    return _run(state, recipe, about, about['objective'], folder, permutation)
+    return Run.of(state, about, recipe, folder, permutation)
 
 # %% ../nbs/api/05_train.ipynb #a840c56e
 _all_ = [Recipe, State, lr_factor, make_optimizer, run_folder, train_epoch, update_batch_norm]

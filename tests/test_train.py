@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from freqnb.data import load
-from freqnb.loop import only_one
 from freqnb.objectives import Phases, cross_entropy, mixup
 from freqnb.recipe import Recipe
+from freqnb.runs import only_one
 from freqnb.train import fit
 
 RECIPE = Recipe(
