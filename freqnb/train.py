@@ -357,9 +357,8 @@ def fit_all(
     for row in rows:
         _check_fit(*row)
     if not isinstance(splits, Splits | None):
-        raise ValueError(
-            f'splits is of type {type(splits).__name__}; expected Splits, as `load` returns them'
-        )
+        kind = type(splits).__name__
+        raise ValueError(f'splits is of type {kind}; expected Splits, as `load` returns them')
 
     names = dict.fromkeys(recipe.data for recipe in recipes)
     sources = {name: splits or load(name) for name in names}
