@@ -134,8 +134,10 @@ def _npz_part(file:Path, arrays:dict[str,np.ndarray], part:str)->tuple[Tensor,Te
 # %% ../nbs/api/02_arrays.ipynb #c19b2c19
 def _dealt(images:Images, where:str)->Images:
     "The images as they are; dealt out, with a warning, where they are sorted by class"
+    if not in_runs(images.y):
+        return images
     order = dealing_order(images.y)
-    if not in_runs(images.y) or torch.equal(order, torch.arange(len(order))):
+    if torch.equal(order, torch.arange(len(order))):
         return images
     warnings.warn(
         f'{where} is sorted by class; its {len(images):,} images are dealt out, so that the first of them hold '
