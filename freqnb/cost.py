@@ -6,8 +6,6 @@
 __all__ = ['Cost', 'in_words', 'costs_of', 'NotTrainedError', 'NotTrained', 'show_costs', 'read_costs']
 
 # %% ../nbs/api/06_cost.ipynb #e73b9fbe
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,15 +17,10 @@ from torch import Tensor
 
 from .basics import pick_device
 from .data import Images, Splits, StreamedImages, load
+from .identity import identity
 from .loop import State, train_epoch
-from freqnb.objectives import (
-    Objective,
-    Phases,
-    describe_objective,
-    first_epoch,
-    with_label_smoothing,
-)
-from .own_network import OwnNetwork, source_of
+from .objectives import Objective, Phases, first_epoch, with_label_smoothing
+from .own_network import OwnNetwork
 from .recipe import Recipe, precision_on
 from .train import new_state
 
@@ -79,10 +72,12 @@ def _seconds(step:Callable[[int],object], images:int)->float:
 
 # %% ../nbs/api/06_cost.ipynb #c1aeb430
 def _seconds_a_step(step:Callable[[int],object], batch_size:int)->float:
-    "How long a step over a batch takes, in seconds, after a step that warms up"
-    few = min(8, batch_size)
-    step(few)
-    scaled = _seconds(step, few) * batch_size / few
+    "How long a step over a batch takes, in seconds"
+    two, eight = min(2, batch_size), min(8, batch_size)
+    first = _seconds(step, two)
+    if first > _LONG:
+        return first * batch_size / two
+    scaled = _seconds(step, eight) * batch_size / eight
     if scaled > _LONG:
         return scaled
     return min(_seconds(step, batch_size) for _ in range(2))
@@ -127,7 +122,7 @@ def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Pha
     x, y = x.to(device), y.to(device)
     precision, seconds = precision_on(recipe, device), 0.0
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        state = new_state(recipe, train.batches, len(train.classes), steps, device, model)
+        state = new_state(recipe, x, len(train.classes), steps, device, model)
         for minimized, epochs in _phases(objective, recipe.epochs):
             smoothed = with_label_smoothing(minimized, recipe.label_smoothing)
             step = partial(_step, state, x, y, smoothed, precision)
@@ -138,10 +133,8 @@ def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Pha
 def _key(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
          model:OwnNetwork|None)->str:
     "The same for the same training"
-    facts = dict(asdict(recipe), scale=None, data=train.fingerprint)
-    source = None if model is None else source_of(model)
-    text = json.dumps([facts, describe_objective(objective), source], default=str, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    facts = asdict(recipe) | dict(scale=None, data=train.fingerprint)
+    return identity((facts, objective, model))
 
 # %% ../nbs/api/06_cost.ipynb #32069d21
 def costs_of(
@@ -157,7 +150,7 @@ def costs_of(
     sources = {name: splits or load(name) for name in names}
     for recipe, objective, model in zip(recipes, objectives, models, strict=True):
         train = sources[recipe.data].train
-        alike = (replace(recipe, seed=0), describe_objective(objective), model)
+        alike = _key(replace(recipe, seed=0), train, objective, model)
         if alike not in measured:
             measured[alike] = _measure(recipe, train, objective, model, device)
         seconds, size = measured[alike]
