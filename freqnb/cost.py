@@ -118,6 +118,8 @@ def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Pha
              model:OwnNetwork|None, device:torch.device)->tuple[float,int]:
     "Seconds and bytes of a training, which draws nothing from torch's generator"
     steps = (recipe.images or len(train)) // recipe.batch_size
+    if len(train) < recipe.batch_size:
+        raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {recipe.batch_size}')
     x, y = next(iter(train.batches(recipe.batch_size)))
     x, y = x.to(device), y.to(device)
     precision, seconds = precision_on(recipe, device), 0.0

@@ -402,7 +402,7 @@ def test_a_test_part_alone_is_for_measuring(tmp_path, kind):
     source = tree(tmp_path / 'pets', files) if kind == 'folder' else zipped(tmp_path / 'pets.zip', files)
     splits = load(source)
     assert [len(part) for part in splits] == [0, 0, 2] and splits.train.classes == ('a', 'b')
-    with pytest.raises(ValueError, match='has 0 images; expected at least one batch'):
+    with pytest.raises(ValueError, match='0 images; expected at least one batch'):
         fit(Recipe('planted', width=4, epochs=1), splits, progress=False)
 
 
@@ -724,3 +724,9 @@ def test_streams_of_other_sizes_on_the_command_line(tmp_path, streams, capsys):
     assert 'test images: 6' in capsys.readouterr().out
     assert main(['train', '--data', 'planted', '--size', '8']) == 2
     assert 'size is 8; expected None, planted has a size of its own' in capsys.readouterr().err
+
+
+def test_a_test_part_alone_cannot_be_trained_on(tmp_path, capsys):
+    folder = tree(tmp_path / 'pets', both(test=5))
+    assert main(['train', '--data', str(folder), '--width', '4', '--device', 'cpu']) == 2
+    assert '0 images; expected at least one batch' in capsys.readouterr().err
