@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .basics import pick_device, progress_bar, replace_file
+from .basics import pick_device, progress_bar, replace_file, settings
 from .data import Images, Splits, StreamedImages, batches, load
 from .images import shuffle_labels
 from .loop import Feed, State, epoch_seed, train_epoch, update_batch_norm
@@ -349,6 +349,8 @@ def fit_all(
     progress:bool=True, # Show one bar over the steps of all runs, with the time left
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
+    if settings().dry_run:
+        raise ValueError('FREQNB_DRY_RUN is set, so nothing is trained here; expected rows of a table')
     device = pick_device(device)
     objectives, models = (
         value if isinstance(value, list | tuple) else [value] * len(recipes) for value in (objective, model)

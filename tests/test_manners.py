@@ -124,7 +124,7 @@ def npz(path, **changes):
     "Arrays in a file, some of them changed"
     arrays = {}
     for part, n in dict(train=40, test=10).items():
-        arrays[f'x_{part}'] = np.zeros((n, 8, 8), np.uint8)
+        arrays[f'x_{part}'] = np.random.default_rng(0).integers(0, 256, (n, 8, 8), np.uint8)
         arrays[f'y_{part}'] = np.arange(n) % 2
     np.savez(path, **arrays | changes)
     return path
@@ -331,3 +331,13 @@ def test_costs_are_those_of_the_run_that_follows(home):
     run = fit(recipe, splits, progress=False)
     size = (run.path / 'state.pt').stat().st_size
     assert cost.steps == 20 and 0.5 * size < cost.size < 1.2 * size
+
+
+def test_a_dry_run_trains_nothing_outside_tables_either(monkeypatch, home):
+    from freqnb.recipe import Recipe
+    from freqnb.train import fit
+
+    monkeypatch.setenv('FREQNB_DRY_RUN', '1')
+    with pytest.raises(ValueError, match='FREQNB_DRY_RUN is set'):
+        fit(Recipe('planted', width=4, epochs=1), progress=False)
+    assert not list(home.rglob('state.pt'))
