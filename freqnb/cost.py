@@ -36,9 +36,10 @@ class Cost:
 # %% ../nbs/api/06_cost.ipynb #09b42d98
 def _duration(seconds:float)->str:
     "Seconds as people say them"
-    for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
-        if seconds >= 2 * length:
-            return f'{seconds / length:.3g} {unit}'
+    for unit, length in (('years', 31_557_600), ('days', 86400), ('h', 3600), ('min', 60)):
+        count = seconds / length
+        if count >= 2:
+            return f'{count:.0f} {unit}' if count >= 10 else f'{count:.1f} {unit}'
     return f'{seconds:.0f} s'
 
 # %% ../nbs/api/06_cost.ipynb #48f454fe
