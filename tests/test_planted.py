@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freqnb.data import Splits, planted
-from freqnb.evaluate import correct, frequency_sweep, estimate
+from freqnb.evaluate import correct, estimate, frequency_sweep
 from freqnb.models import predict
 from freqnb.train import Recipe, fit
 
