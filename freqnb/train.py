@@ -317,6 +317,8 @@ _OF_THE_NETWORK = ('model', 'width', 'norm', 'kernel', 'conv', 'basis', 'dropout
 # %% ../nbs/api/05_train.ipynb #09d18316
 def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)->None:
     "Refuse what cannot be trained, and settings that would do nothing"
+    if settings().dry_run:
+        raise ValueError('FREQNB_DRY_RUN is set, so nothing is trained here; expected rows of a table')
     if not isinstance(recipe, Recipe):
         raise ValueError(f'recipe is of type {type(recipe).__name__}; expected a Recipe')
     check_objective(objective)
@@ -349,8 +351,6 @@ def fit_all(
     progress:bool=True, # Show one bar over the steps of all runs, with the time left
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
-    if settings().dry_run:
-        raise ValueError('FREQNB_DRY_RUN is set, so nothing is trained here; expected rows of a table')
     device = pick_device(device)
     objectives, models = (
         value if isinstance(value, list | tuple) else [value] * len(recipes) for value in (objective, model)
