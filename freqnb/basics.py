@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Network', 'Attack', 'SCALES', 'Scale', 'PRECISIONS', 'Precision', 'check_choice', 'check_count', 'check_function',
-           'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'replace_file', 'clone_folder', 'progress_bar',
-           'pick_device', 'computes_bfloat16', 'pick_precision']
+           'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'replace_file', 'set_aside', 'clone_folder',
+           'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision']
 
 # %% ../nbs/api/00_basics.ipynb #ed780250
 import inspect
@@ -186,6 +186,19 @@ def replace_file(
         if refused is None:
             raise
         raise OSError(refused.errno, refused.strerror, str(path)) from error
+
+# %% ../nbs/api/00_basics.ipynb #d8f897da
+def set_aside(
+    path:Path, # A file that is of no use
+    why:object, # Begins the warning
+    then:str, # Ends it: what happens now
+)->Path: # Where it lies now
+    "Rename a file so that another can take its place; nothing is deleted"
+    taken = len(list(path.parent.glob(f'{path.name}.unusable*')))
+    aside = path.with_name(f'{path.name}.unusable{taken or ""}')
+    path.rename(aside)
+    warnings.warn(f'{why}; it lies in {aside.name} now, and {then}', stacklevel=2)
+    return aside
 
 # %% ../nbs/api/00_basics.ipynb #891350cc
 def clone_folder()->Path|None: # The folder that holds `nbs`, or None where freqnb was installed without it

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .basics import Network, check_choice, check_count, progress_bar
+from .kept import Pieces, kept_file
 from .losses import LOSSES, LossName, attack_loss, misclassified
 from .models import predict
 from freqnb.pgd import (
@@ -387,13 +388,15 @@ def _check_members(
 def _attack_unbroken(
     task:Task, # With all images
     attack:Callable[[Tensor,Tensor],Tensor], # From images and labels to adversarial images
-    adversarial:Tensor, # What was found so far; changed in place
-    unbroken:Tensor, # Which images are still right `(N,)`, boolean; changed in place
+    work:dict, # What was found so far; changed in place
+    pieces:Pieces, # Where that is kept
 )->None:
     "Attack the images that are still right, batch by batch; images that are not finite have broken nothing"
-    if not unbroken.any():
-        return
-    for rows in unbroken.nonzero()[:, 0].split(task.batch_size):
+    adversarial, unbroken = work['adversarial'], work['unbroken']
+    if work['rows'] is None:
+        work['rows'] = unbroken.nonzero()[:, 0]
+    while len(work['rows']):
+        rows, work['rows'] = work['rows'].tensor_split([task.batch_size])
         x, labels = task.x[rows], task.labels[rows]
         images = x.to(task.device, torch.float32).contiguous()
         found = attack(images, labels.to(task.device)).to(x)
@@ -404,23 +407,28 @@ def _attack_unbroken(
         broken = (predictions != labels) & finite
         adversarial[rows[broken]] = found[broken]
         unbroken[rows[broken]] = False
+        pieces.keep(work)
 
 # %% ../nbs/api/05_ensemble.ipynb #ce01580a
-def _in_turn(task:Task, budget:Budget)->Tensor: # Adversarial images
-    "One attack after another"
+def _in_turn(task:Task, budget:Budget, pieces:Pieces)->Tensor: # Adversarial images
+    "One attack after another, from where it was cut off"
     logits = predict(task.model, task.x, task.batch_size)
     classes = logits.shape[1]
     _check_members(budget, classes, tuple(task.x.shape), task.norm)
-    adversarial, unbroken = task.x.clone(), logits.argmax(1) == task.labels
+    start = dict(adversarial=task.x.clone(), unbroken=logits.argmax(1) == task.labels, rows=None, attacks=0)
+    work = pieces.found() or start
     norm = task.norm.replace('l', 'L', 1)
     options = dict(eps=task.eps, norm=norm, seed=task.seed, device=task.device)
     done = 0
-    for name in budget.attacks:
-        attack = _member(name, _network_for_library(task), budget, classes, **options)
-        _attack_unbroken(task, attack, adversarial, unbroken)
-        done += len(adversarial) * _passes(budget, name)
+    for number, name in enumerate(budget.attacks):
+        if number == work['attacks']:
+            attack = _member(name, _network_for_library(task), budget, classes, **options)
+            _attack_unbroken(task, attack, work, pieces)
+            work |= dict(rows=None, attacks=number + 1)
+        done += len(task.x) * _passes(budget, name)
         task.bar.update(done - task.bar.n)
-    return adversarial
+    pieces.done()
+    return work['adversarial']
 
 # %% ../nbs/api/05_ensemble.ipynb #3ce0ecd3
 def autoattack(
@@ -441,8 +449,10 @@ def autoattack(
         version = Budget()
     if eps == 0:
         return x.detach().clone()
+    settings = dict(eps=eps, norm=norm, budget=version, seed=seed, batch_size=task.batch_size)
+    pieces = Pieces(kept_file('autoattack', model, x=x, y=y, attack=autoattack, **settings))
     total = len(x) * sum(_passes(version, name) for name in version.attacks)
     full_precision = torch.autocast(task.device.type, enabled=False)
     bar = progress_bar(total, progress, 'forward pass')
     with attacking(model), torch.no_grad(), full_precision, _forked_random(), bar as task.bar:
-        return _in_turn(task, version)
+        return _in_turn(task, version, pieces)

@@ -17,9 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .basics import Attack, Network, check_choice, computes_bfloat16, progress_bar
+from .basics import Attack, Network, check_choice, pick_precision, progress_bar
 from .corruptions import BENCHMARK, corrupted
 from .data import Images, StreamedImages
+from .kept import kept, kept_file
 from .layers import convolutions, dct_coefficients
 from .models import device_of, networks_of, predict
 from .penalties import highest_weights
@@ -93,7 +94,13 @@ def own_correct(
 
 # %% ../nbs/api/06_evaluate.ipynb #ae7f5afb
 def _robust_correct(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size:int|None)->Tensor:
-    "Which images one network classifies correctly, with and without the attack"
+    "Which images one network classifies correctly, with and without the attack; measured, or kept"
+    file = kept_file('robust_correct', model, x=x, y=y, attack=attack, batch_size=batch_size)
+    return kept(file, partial(_attacked, model, x, y, attack, batch_size))
+
+# %% ../nbs/api/06_evaluate.ipynb #83f6802b
+def _attacked(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size:int|None)->Tensor:
+    "The same, measured"
     right = correct(model, x, y, batch_size)
     left = right.nonzero()[:, 0]
     if len(left):
@@ -164,9 +171,9 @@ def frequency_sweep(
 
 # %% ../nbs/api/06_evaluate.ipynb #e71bc34a
 def _fast_accuracy(model:Network, x:Tensor, y:Tensor)->float:
-    "How often a network is right, in bfloat16 where the processor computes with it"
+    "How often a network is right, in the precision that is picked there"
     device = device_of(model, x)
-    with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=pick_precision(device) == 'bfloat16'):
         return correct(model, x, y).float().mean().item()
 
 # %% ../nbs/api/06_evaluate.ipynb #5067fc35
@@ -252,7 +259,8 @@ def fourier_heatmap(
     def wrong(images):
         return ~correct(networks, images, y.repeat(len(images) // len(y)))
 
-    return _over_waves(wrong, x, eps, seed, True, progress)
+    file = kept_file('fourier_heatmap', networks, x=x, y=y, eps=eps, seed=seed, measure=fourier_heatmap)
+    return kept(file, lambda: _over_waves(wrong, x, eps, seed, True, progress))
 
 # %% ../nbs/api/06_evaluate.ipynb #9533a7f5
 def fourier_response(

@@ -19,6 +19,7 @@ import types
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import cache, cached_property, partial, reduce, singledispatch
 from numbers import Number
@@ -136,6 +137,10 @@ def _write(value:Any, digest:_Digest)->None:
 def _write_plain(value, digest): digest.put(value)
 
 # %% ../nbs/api/01_identity.ipynb #36852a3a
+@_write.register(ContextVar)
+def _write_place(value, digest): digest.put('named', value.name)
+
+# %% ../nbs/api/01_identity.ipynb #0316a465
 @_write.register(os.PathLike)
 def _write_path(value, digest): digest.put('path', os.fspath(value))
 
@@ -225,7 +230,7 @@ def _write_network(value, digest):
         return
     digest.add('its class', type(value))
     for name, setting in sorted(vars(value).items()):
-        if name not in _OF_EVERY_NETWORK:
+        if name not in _OF_EVERY_NETWORK and setting != {}:
             is_hooks = '_hooks' in name and isinstance(setting, Mapping)
             digest.add(f'its {name}', list(setting.values()) if is_hooks else setting)
 
@@ -236,13 +241,21 @@ def _write_network(value, digest):
             digest.put(name)
             digest.add(f'its {name}', part)
 
+# %% ../nbs/api/01_identity.ipynb #c4ab0dda
+_DECIDES_NOTHING = ('freqnb.basics', 'freqnb.identity', 'freqnb.kept')
+
 # %% ../nbs/api/01_identity.ipynb #162a0244
 @_write.register(types.FunctionType)
 @_write.register(type)
 def _write_code(value, digest):
     compiled_from = getattr(value, '_torchdynamo_orig_callable', None)
-    if compiled_from is not None:
+    registry = getattr(value, 'registry', None)
+    if value.__module__ in _DECIDES_NOTHING:
+        digest.put('named', value.__module__, value.__qualname__)
+    elif compiled_from is not None:
         digest.add('what was compiled', compiled_from)
+    elif isinstance(registry, types.MappingProxyType):
+        digest.add('its functions by type', dict(registry))
     elif not digest.again(value):
         digest.ahead.append((value, list(digest.trail)))
 

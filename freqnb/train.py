@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from .basics import pick_device, progress_bar, replace_file, settings
 from .data import Images, Splits, StreamedImages, batches, load
 from .images import shuffle_labels
+from .kept import keeping_nothing
 from .loop import Feed, State, epoch_seed, train_epoch, update_batch_norm
 from .models import create, predict, takes_option
 
@@ -178,9 +179,10 @@ def _measurements(job:_Job, model:nn.Module)->dict:
             hits += (predict(model, x).argmax(1) == y).sum().item()
         values['valid_accuracy'] = hits / len(job.valid)
 
-    for name, f in job.measure.items():
-        value = f(model)
-        values |= value if isinstance(value, dict) else {name: float(value)}
+    with keeping_nothing():
+        for name, f in job.measure.items():
+            value = f(model)
+            values |= value if isinstance(value, dict) else {name: float(value)}
     return values
 
 # %% ../nbs/api/05_train.ipynb #b283ce5c
