@@ -361,15 +361,12 @@ def fit_all(
     for row in rows:
         _check_fit(*row)
     if not isinstance(splits, Splits | None):
-        kind = type(splits).__name__
-        raise ValueError(f'splits is of type {kind}; expected Splits, as `load` returns them')
+        raise ValueError(f'splits is of type {type(splits).__name__}; expected Splits, as of `load`')
 
     names = dict.fromkeys(recipe.data for recipe in recipes)
     sources = {name: splits or load(name) for name in names}
-    total = 0
-    for recipe in recipes:
-        images = recipe.images or len(sources[recipe.data].train)
-        total += recipe.epochs * (images // recipe.batch_size)
+    counts = [recipe.images or len(sources[recipe.data].train) for recipe in recipes]
+    total = sum(recipe.epochs * (n // recipe.batch_size) for n, recipe in zip(counts, recipes))
     with progress_bar(total, progress) as bar:
         return [
             _fit(recipe, sources[recipe.data], measure or {}, *parts, device, bar) for recipe, *parts in rows
