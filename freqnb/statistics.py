@@ -50,8 +50,10 @@ def _tail(distance:float, error:float, df:float)->float:
     "How likely a t distribution with this standard error exceeds `distance`"
     from scipy.stats import t
 
-    if math.isinf(error):
+    if math.isinf(error) or distance == 0:
         return 0.5
+    if error == 0:
+        return float(distance < 0)
     return float(t.sf(distance / error, df))
 
 # %% ../nbs/api/01_statistics.ipynb #df7c4a82
