@@ -88,14 +88,14 @@ def _jobs(jobs:int|None, device:str|None)->int:
     return jobs
 
 # %% ../nbs/api/10_cli.ipynb #537134f0
-def _check_home()->None:
+def _check_folder(folder:Path)->None:
     "Raise the system's error where nothing could be kept"
-    home().mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryFile(dir=home()):
+        with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(home())) from None
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 # %% ../nbs/api/10_cli.ipynb #4f1be794
 def _record_of(path:Path, scale:str, since:float)->Record|None:
@@ -148,7 +148,8 @@ def reproduce(
 )->int: # 0 when every notebook ran
     "Run the papers' notebooks; print each claim with what was measured and the verdict"
     environment = _choose(scale, data, seeds, device)
-    _check_home()
+    _check_folder(home())
+    _check_folder(record_folders()[0])
     outs = {path: executed_path(path) for path in paper_notebooks(papers)}
     jobs, scale = _jobs(jobs, device), environment['FREQNB_SCALE']
     if dry_run or scale not in ('smoke', 'demo'):

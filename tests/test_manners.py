@@ -341,3 +341,28 @@ def test_a_dry_run_trains_nothing_outside_tables_either(monkeypatch, home):
     with pytest.raises(ValueError, match='FREQNB_DRY_RUN is set'):
         fit(Recipe('planted', width=4, epochs=1), progress=False)
     assert not list(home.rglob('state.pt'))
+
+
+def test_records_that_cannot_be_written_are_found_before(typed, monkeypatch, tmp_path):
+    (tmp_path / 'file').write_text('no folder')
+    monkeypatch.setenv('FREQNB_RECORDS', str(tmp_path / 'file'))
+    status, error = typed('reproduce', 'high_frequency/01', '--scale', 'smoke')
+    assert status == 2 and str(tmp_path / 'file') in error
+
+
+def test_notebooks_that_cannot_run_say_so(tmp_path):
+    "A file that is no notebook, a kernel that is killed, and one that runs"
+    import nbformat
+
+    from freqnb.reproduce import run_notebooks
+
+    killed = 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'
+    for name, source in dict(killed=killed, well='1').items():
+        cells = [nbformat.v4.new_code_cell(source)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f'{name}.ipynb')
+    (tmp_path / 'junk.ipynb').write_text('{"cells": [')
+    paths = sorted(tmp_path.glob('*.ipynb'))
+    outs = {path: tmp_path / 'executed' / path.name for path in paths}
+    found = {outcome.path.stem: outcome.error for outcome in run_notebooks(outs)}
+    assert found['killed'] == 'the kernel died of SIGKILL, as where memory runs out'
+    assert 'JSON' in found['junk'] and '\n' not in found['junk'] and found['well'] == ''
