@@ -23,6 +23,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .spectrum import dct_basis
+from .written import written
 
 # %% ../nbs/api/02_layers.ipynb #fbc8d091
 def cosine_basis(
@@ -41,24 +42,36 @@ def _apply(matrix:Tensor, kernels:Tensor)->Tensor:
     product = matrix @ flat
     return product.view(out, h, w, inputs).permute(0, 3, 1, 2)
 
+# %% ../nbs/api/02_layers.ipynb #9f2d4674
+def _wide(x:Tensor, device:torch.device|None=None)->Tensor:
+    "On a device, in float64 where it has that; Apple's GPUs have not"
+    device = device or x.device
+    try:
+        return x.to(device, torch.float64)
+    except TypeError:
+        return x.to(device, torch.float32)
+
 # %% ../nbs/api/02_layers.ipynb #ec304ef0
 def synthesize(
     coefficients:Tensor, # `(out, in, height, width)`: vertical and horizontal frequency in the last two
     basis:Tensor, # From `cosine_basis`
 )->Tensor: # Weights `(out, in, height, width)`
     "Sum the cosines (Lukasik et al. 2023, section 3)"
-    with torch.autocast(coefficients.device.type, enabled=False):
+    device = coefficients.device.type
+    if not torch.amp.is_autocast_available(device):
+        return _apply(basis.T, coefficients)
+    with torch.autocast(device, enabled=False):
         return _apply(basis.T, coefficients)
 
 # %% ../nbs/api/02_layers.ipynb #5b090a8e
 def analyze(
     weight:Tensor, # `(out, in, height, width)`
-    basis:Tensor, # From `cosine_basis`, on the same device
-)->Tensor: # Coefficients `(out, in, height, width)`, computed in float64
+    basis:Tensor, # From `cosine_basis`
+)->Tensor: # Coefficients `(out, in, height, width)`, computed in float64 where the device has it
     "The coefficients whose cosines sum to `weight`"
-    basis = basis.double()
+    basis = _wide(basis, weight.device)
     energy = basis.square().sum(1, keepdim=True)
-    return _apply(basis / energy, weight.double()).to(weight.dtype)
+    return _apply(basis / energy, _wide(weight)).to(weight.dtype)
 
 # %% ../nbs/api/02_layers.ipynb #8170bb6b
 class DCTConv2d(nn.Conv2d):
@@ -83,10 +96,24 @@ class DCTConv2d(nn.Conv2d):
 
     def __getattr__(self, name:str):
         if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()):
-            return synthesize(self.coefficients, self.basis)
+            return written(synthesize(self.coefficients, self.basis), partial(_set_weight, self))
         return super().__getattr__(name)
 
+    def __setattr__(self, name:str, value:object):
+        if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()):
+            _set_weight(self, value)
+        else:
+            super().__setattr__(name, value)
+
     def extra_repr(self)->str: return f'{super().extra_repr()}, norm={self.norm}'
+
+# %% ../nbs/api/02_layers.ipynb #848714bd
+@patch
+def forward(self:DCTConv2d,
+    x:Tensor, # `(N, in, H, W)`
+)->Tensor: # `(N, out, H', W')`
+    "Sum the cosines and convolve"
+    return self._conv_forward(x, synthesize(self.coefficients, self.basis), self.bias)
 
 # %% ../nbs/api/02_layers.ipynb #0f3bb959
 def _renamed(tensors:dict, old:str, new:str)->dict:
@@ -99,7 +126,7 @@ def _to_cosines(layer:nn.Conv2d, kind:type, norm:str, known:dict)->nn.Conv2d:
     weight = layer._parameters['weight']
     basis = cosine_basis(layer.kernel_size, norm)
     if id(weight) not in known:
-        coefficients = analyze(weight.detach(), basis.to(weight.device))
+        coefficients = analyze(weight.detach(), basis)
         coefficients = coefficients.contiguous(memory_format=torch.channels_last)
         known[id(weight)] = weight, nn.Parameter(coefficients, weight.requires_grad)
 
@@ -115,7 +142,7 @@ def _to_weights(layer:DCTConv2d, known:dict)->nn.Conv2d:
     "The same layer with a weight, and the class it had before; `known` keeps shared weights shared"
     coefficients, basis = layer.coefficients, layer.basis
     if id(coefficients) not in known:
-        weight = synthesize(coefficients.detach().double(), basis.double()).to(coefficients.dtype)
+        weight = synthesize(_wide(coefficients.detach()), _wide(basis)).to(coefficients.dtype)
         known[id(coefficients)] = coefficients, nn.Parameter(weight, coefficients.requires_grad)
 
     layer._parameters = _renamed(layer._parameters, 'coefficients', 'weight')
@@ -129,6 +156,10 @@ def _to_weights(layer:DCTConv2d, known:dict)->nn.Conv2d:
 @torch.no_grad()
 def _set_weight(layer:nn.Conv2d, weight:Tensor)->None:
     "Give a convolution of either kind another weight"
+    shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    if not isinstance(weight, Tensor) or tuple(weight.shape) != shape:
+        given = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise ValueError(f'weight is {given}; expected a tensor of shape {shape}')
     if isinstance(layer, DCTConv2d):
         layer.coefficients.copy_(analyze(weight, layer.basis))
     else:
@@ -154,7 +185,7 @@ def _given_weight(state:dict, prefix:str, own:Tensor)->Tensor|None:
         return weight
     if basis.shape == own.shape and torch.equal(basis.to(own), own):
         return None
-    return synthesize(coefficients.double(), basis.double())
+    return synthesize(_wide(coefficients), _wide(basis))
 
 # %% ../nbs/api/02_layers.ipynb #daebc740
 @patch
@@ -177,7 +208,7 @@ class DCTSignalConv2d(DCTConv2d):
         x:Tensor, # `(N, in, H, W)`
     )->Tensor: # `(N, out, H', W')`, equal to what the layer returns
         "Filter each channel with every cosine, then sum with a 1 x 1 convolution"
-        if type(self).forward is not nn.Conv2d.forward:
+        if type(self).forward is not DCTConv2d.forward:
             name = type(self).__name__
             raise ValueError(
                 f'{name} has a way of convolving of its own; two_step knows only that of nn.Conv2d'
@@ -245,7 +276,8 @@ def _cosine_kind(kind:type, layer:type)->type:
     if kind is nn.Conv2d:
         return layer
     name = f'{layer.__name__}_{kind.__name__}'
-    return type(name, (layer, kind), {})
+    own = {} if kind.forward is nn.Conv2d.forward else dict(forward=kind.forward)
+    return type(name, (layer, kind), own)
 
 # %% ../nbs/api/02_layers.ipynb #37520af8
 def to_dct(
@@ -304,7 +336,7 @@ def plain_state(
         if last == 'basis' and _sibling(name, 'coefficients') in state:
             continue
         if last == 'coefficients' and basis is not None:
-            weight = synthesize(value.double(), basis.double())
+            weight = synthesize(_wide(value), _wide(basis))
             plain[_sibling(name, 'weight')] = weight.to(value.dtype)
         else:
             plain[name] = value
@@ -320,7 +352,7 @@ def dct_coefficients(
         return layer.coefficients
     weight = layer.weight
     basis = cosine_basis(layer.kernel_size, norm)
-    return analyze(weight, basis.to(weight.device))
+    return analyze(weight, basis)
 
 # %% ../nbs/api/02_layers.ipynb #bd0bd296
 def first_convolution(
@@ -376,7 +408,8 @@ def kernel_spectrum(
     kernel = tuple(weight.shape[-2:])
     if max(kernel) > size:
         raise ValueError(f'size {size} is smaller than the kernels, {kernel}')
-    spectrum = torch.fft.fft2(weight.float(), s=(size, size))
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    spectrum = torch.fft.fft2(weight, s=(size, size))
     return torch.fft.fftshift(spectrum, dim=(-2, -1)).abs().square()
 
 # %% ../nbs/api/02_layers.ipynb #2dd4a878

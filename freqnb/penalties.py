@@ -264,4 +264,7 @@ def logit_spectrum_distance(
         given = f'{tuple(clean.shape)} and {tuple(adversarial.shape)}'
         raise ValueError(f'expected two tensors of logits (B, classes) of one shape; got {given}')
     check_choice('form', form, DISTANCES)
-    return DISTANCES[form]((clean - adversarial).float(), seed).mean()
+    difference = clean - adversarial
+    if difference.dtype != torch.float64:
+        difference = difference.float()
+    return DISTANCES[form](difference, seed).mean()
