@@ -9,7 +9,9 @@ __all__ = ['per_network', 'correct', 'accuracy', 'own_correct', 'robust_correct'
            'Estimate', 'difference', 'estimate', 'function_estimate', 'matched_difference', 'proportion', 'smallest']
 
 # %% ../nbs/api/06_evaluate.ipynb #b86ba9c0
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,14 +19,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .basics import Attack, Network, check_choice, pick_precision, progress_bar
+from freqnb.basics import (
+    Attack,
+    Network,
+    check_choice,
+    check_count,
+    check_function,
+    pick_precision,
+    progress_bar,
+)
 from .corruptions import BENCHMARK, corrupted
 from .data import Images, StreamedImages
+from .door import check_label_range, check_labels, check_shape, checked_adversarial, checked_images
 from .kept import kept, kept_file
 from .layers import convolutions, dct_coefficients
-from .models import device_of, networks_of, predict
+from .models import default_batch_size, device_of, evaluating, logits_of, networks_of, predict
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
+
+# %% ../nbs/api/06_evaluate.ipynb #532ff1fe
 from freqnb.statistics import (
     Estimate,
     difference,
@@ -48,49 +61,71 @@ def per_network(
     return found[0] if callable(models) else torch.stack(found)
 
 # %% ../nbs/api/06_evaluate.ipynb #39ef3d34
-def _check_labels(x:Tensor, y:Tensor):
-    "Refuse labels that are not one for each image"
-    if len(x) != len(y):
-        raise ValueError(f'expected a label for each image, got {len(x)} images and {len(y)} labels')
+def _checked(x:Tensor, y:Tensor)->Tensor:
+    "Float images in [0, 1] with a label each"
+    x = checked_images(x)
+    check_labels(y, len(x))
+    return x
 
 # %% ../nbs/api/06_evaluate.ipynb #295f7041
 def _by_parts(function:Callable[[Tensor,Tensor],Tensor], images:Images|StreamedImages, y:Tensor)->Tensor:
     "What a function of images and labels says of each image of a set"
-    _check_labels(images, y)
+    check_labels(y, len(images))
     parts = zip(images.batches(500), y.split(500))
     return torch.cat([function(x, labels) for (x, _), labels in parts], -1)
 
 # %% ../nbs/api/06_evaluate.ipynb #67d7c23c
 def correct(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8 or float; or a set
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8, or float in [0, 1]; or a set
     y:Tensor, # Labels `(N,)`
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
+    filtered:bool=False, # Whether pixels may leave [0, 1], as those of filtered images do
 )->Tensor: # Boolean `(N,)`, or `(S, N)` for S networks
     "Which images are classified as their labels say"
-    if not isinstance(x, Tensor):
-        return _by_parts(partial(correct, models, batch_size=batch_size), x, y)
-    _check_labels(x, y)
-    return predict(models, x, batch_size).argmax(-1) == y
+    if isinstance(x, Images | StreamedImages):
+        return _by_parts(partial(correct, models, batch_size=batch_size, filtered=filtered), x, y)
+    check_shape(x)
+    check_labels(y, len(x))
+    logits = predict(models, x, batch_size, filtered)
+    check_label_range(y, logits.shape[-1])
+    return logits.argmax(-1) == y
 
 # %% ../nbs/api/06_evaluate.ipynb #78f305ad
 def accuracy(
     models:Network|Sequence[Network], # One network, or one for each seed
-    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8 or float; or a set
+    x:Tensor|Images|StreamedImages, # Images `(N, C, H, W)`, uint8, or float in [0, 1]; or a set
     y:Tensor, # Labels `(N,)`
     batch_size:int|None=None, # Images a forward pass; as in `predict` when None
+    filtered:bool=False, # Whether pixels may leave [0, 1], as those of filtered images do
 )->Estimate: # The share classified correctly, with the interval that `estimate` chooses
     "How often networks are right"
-    return estimate(correct(models, x, y, batch_size))
+    return estimate(correct(models, x, y, batch_size, filtered))
 
 # %% ../nbs/api/06_evaluate.ipynb #9d5c41db
 def own_correct(
     models:Sequence[Network], # One network for each seed
     images:Tensor, # Images of each network `(S, N, C, H, W)`, such as those that `per_network` makes
     y:Tensor, # Labels `(N,)`
+    filtered:bool=False, # Whether pixels may leave [0, 1], as those of filtered images do
 )->Tensor: # Boolean `(S, N)`
     "Which of its own images each network classifies as their labels say"
-    return torch.stack([correct(model, own, y) for model, own in zip(models, images, strict=True)])
+    pairs = zip(models, images, strict=True)
+    return torch.stack([correct(model, own, y, filtered=filtered) for model, own in pairs])
+
+# %% ../nbs/api/06_evaluate.ipynb #3e5af337
+def _warn_of_chance(model:Network, x:Tensor)->None:
+    "Say it where a network answers differently when it is asked twice"
+    some = x[:8]
+    first, second = logits_of(model, some), logits_of(model, some)
+    apart = (first - second).abs().max().item()
+    if apart > 1e-4 * first.abs().max().item():
+        warnings.warn(
+            f'the network answers differently when it is asked twice: logits of {len(some)} images move by up to '
+            f'{apart:.2g}. Under an attack each image is asked about more than once, and bad luck counts as '
+            'success. Evaluate and attack `averaged(network)`; AutoAttack has version="rand"',
+            stacklevel=5,
+        )
 
 # %% ../nbs/api/06_evaluate.ipynb #ae7f5afb
 def _robust_correct(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size:int|None)->Tensor:
@@ -104,7 +139,10 @@ def _attacked(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size:int|N
     right = correct(model, x, y, batch_size)
     left = right.nonzero()[:, 0]
     if len(left):
-        adversarial = attack(model, x[left], y[left])
+        _warn_of_chance(model, x)
+        with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+            adversarial = attack(model, x[left], y[left])
+        adversarial = checked_adversarial(adversarial, x[left], attack)
         right[left] = correct(model, adversarial, y[left], batch_size)
     return right
 
@@ -117,8 +155,10 @@ def robust_correct(
     batch_size:int|None=None, # Images a forward pass of the evaluation; as in `predict` when None
 )->Tensor: # Boolean `(N,)`, or `(S, N)` for S networks
     "Which images are classified as their labels say, with and without the attack"
-    if not isinstance(x, Tensor):
+    check_function('attack', attack, 'model', 'x', 'y')
+    if isinstance(x, Images | StreamedImages):
         return _by_parts(partial(robust_correct, models, attack=attack, batch_size=batch_size), x, y)
+    x = _checked(x, y)
     return per_network(partial(_robust_correct, x=x, y=y, attack=attack, batch_size=batch_size), models)
 
 # %% ../nbs/api/06_evaluate.ipynb #30d473c3
@@ -152,14 +192,18 @@ def frequency_sweep(
     radii:Sequence[float]=(4, 8, 12, 16), # Where low ends and high begins, in cycles per image
     shape:str='circle', # 'circle' or 'square'
     mode:str='raw', # How both parts are brought to a pixel scale: a mode of `rescale`
-    batch_size:int=500, # Images a filter and a forward pass take at a time
+    batch_size:int|None=None, # Images a filter takes at a time; five times `default_batch_size`, up to 500, when None
 )->Sweep: # Right or wrong for each radius, part, network and image
     "What networks recognize in the low and in the high frequencies (Wang et al. 2020, sections 4 and 5)"
     networks = networks_of(models)
-    _check_labels(x, y)
+    x = _checked(x, y)
+    if batch_size is None:
+        batch_size = min(500, 5 * default_batch_size(x.device, x.shape[1:]))
+    check_count(batch_size=batch_size)
 
     def right(parts, mean, labels):
-        return torch.stack([correct(networks, rescale(part, mode, mean), labels) for part in parts])
+        shown = (rescale(part, mode, mean) for part in parts)
+        return torch.stack([correct(networks, images, labels, filtered=True) for images in shown])
 
     low, high = [], []
     for images, labels in zip(x.split(batch_size), y.split(batch_size)):
@@ -174,7 +218,7 @@ def _fast_accuracy(model:Network, x:Tensor, y:Tensor)->float:
     "How often a network is right, in the precision that is picked there"
     device = device_of(model, x)
     with torch.autocast(device.type, torch.bfloat16, enabled=pick_precision(device) == 'bfloat16'):
-        return correct(model, x, y).float().mean().item()
+        return correct(model, x, y, filtered=True).float().mean().item()
 
 # %% ../nbs/api/06_evaluate.ipynb #5067fc35
 def band_measures(
@@ -187,6 +231,7 @@ def band_measures(
     "Accuracy on the low and the high part of `x`, to measure during training (Wang et al. 2020, Figures 3 to 5)"
     for part in parts:
         check_choice('a part', part, ('low', 'high'))
+    x = _checked(x, y)
     mean = x.mean((-2, -1), keepdim=True)
     measures = {}
     for radius, low in zip(radii, low_passes(x, radii)):
@@ -211,6 +256,8 @@ def fourier_wave(
 def _wave_amplitudes(x:Tensor, eps:float|None, seed:int)->Tensor:
     "How a wave of length 1 enters each channel of each image, with a random sign `(N, C, 1, 1)`"
     n, channels, h, w = x.shape
+    if eps is not None and not 0 <= eps < float('inf'):
+        raise ValueError(f'eps is {eps!r}; expected the Euclidean length of what is added, such as 4.0')
     length = 4 * (channels * h * w / 3072) ** 0.5 if eps is None else eps
     draw = torch.Generator().manual_seed(seed)
     signs = 2 * torch.randint(2, (n, channels, 1, 1), generator=draw) - 1
@@ -254,7 +301,7 @@ def fourier_heatmap(
 )->Tensor: # Boolean `(S, N, H, W)`: True where an image is misclassified, zero frequency in the center
     "Errors under noise of a single frequency (Yin et al. 2019, section 3)"
     networks = networks_of(models)
-    _check_labels(x, y)
+    x = _checked(x, y)
 
     def wrong(images):
         return ~correct(networks, images, y.repeat(len(images) // len(y)))
@@ -272,10 +319,13 @@ def fourier_response(
 )->Tensor: # `(S, N, H, W)`: the Euclidean distance, zero frequency in the center
     "How far a single frequency moves the logits of a network, nothing cut off"
     networks = networks_of(models)
+    x = checked_images(x)
     clean = predict(networks, x)
 
     def moved(images):
-        return (predict(networks, images) - clean.repeat(1, len(images) // len(x), 1)).norm(dim=-1)
+        return (predict(networks, images, filtered=True) - clean.repeat(1, len(images) // len(x), 1)).norm(
+            dim=-1
+        )
 
     return _over_waves(moved, x, eps, seed, False, progress)
 
@@ -323,6 +373,8 @@ def shape_preference(
     textures:Tensor, # The class of each image's texture `(N,)`
 )->Tensor: # `(S, N)`: 1 where the prediction is the shape's class, -1 where it is the texture's, 0 elsewhere
     "Which of two conflicting cues each network follows"
+    for labels in (shapes, textures):
+        check_labels(labels, len(x))
     agreeing = (shapes == textures).sum()
     if agreeing:
         raise ValueError(f'expected cues that disagree on every image; {agreeing} of {len(shapes)} agree')
@@ -380,7 +432,7 @@ def corruption_accuracy(
     networks = networks_of(models)
     if not names or not severities:
         raise ValueError(f'expected a name and a severity at least; got {names} and {severities}')
-    _check_labels(x, y)
+    x = _checked(x, y)
     pairs = [(name, severity) for name in names for severity in severities]
     right, sources = [], {}
     with progress_bar(len(pairs), progress) as bar:

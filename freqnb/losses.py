@@ -71,6 +71,11 @@ def with_targets(
         raise ValueError(
             f'expected a target for each image, got {len(y)} images and targets of shape {given}'
         )
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f'expected targets that are whole numbers, such as torch.int64; got {targets.dtype}')
+    same = int((targets.to(y.device) == y).sum())
+    if same:
+        raise ValueError(f'expected targets other than the labels; {same} of {len(y)} are the label itself')
     return torch.stack([y.long(), targets.to(y.device, torch.long)], 1)
 
 # %% ../nbs/api/01_losses.ipynb #6c6d8f2a

@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['INITS', 'CONVOLUTIONS', 'add_dropout', 'initialize', 'takes_option', 'create', 'evaluating', 'device_of',
-           'default_batch_size', 'networks_of', 'predict', 'NETS', 'Architecture', 'Normalize', 'count_parameters']
+           'default_batch_size', 'networks_of', 'logits_of', 'predict', 'as_model', 'averaged', 'NETS', 'Architecture',
+           'Normalize', 'count_parameters']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
 import inspect
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .basics import Network, check_choice, check_count
+from .door import Asked, are_probabilities, check_finite, checked_images, warn_of_probabilities
 from .layers import DCTConv2d, DCTSignalConv2d, to_dct
 from .networks import NETS, Architecture, Normalize, count_parameters
 
@@ -104,6 +109,19 @@ def _build(name:str, classes:int, channels:int, options:dict)->nn.Sequential:
         )
     return net
 
+# %% ../nbs/api/03_models.ipynb #c9fcaceb
+def _refuse_lazy(name:str, net:nn.Module)->None:
+    "Refuse layers whose weights would not be there when an optimizer asks for them"
+    lazy = [
+        f'{layer} ({type(module).__name__})'
+        for layer, module in net.named_modules()
+        if isinstance(module, LazyModuleMixin)
+    ]
+    if lazy:
+        raise ValueError(
+            f'{name!r} has no weights yet in {", ".join(lazy)}; expected layers that know their sizes'
+        )
+
 # %% ../nbs/api/03_models.ipynb #a27de937
 def create(
     name:str, # One of `NETS`, such as 'resnet9'
@@ -125,6 +143,7 @@ def create(
         to_dct(net, CONVOLUTIONS[conv], basis, inplace=True)
 
     normalize = Normalize(mean or [0.5] * channels, std or [0.25] * channels)
+    _refuse_lazy(name, net)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))
 
 # %% ../nbs/api/03_models.ipynb #59f27174
@@ -151,11 +170,30 @@ def device_of(
     return x.device
 
 # %% ../nbs/api/03_models.ipynb #f154363b
+_MOST = dict(cpu=100, gpu=1000)  # Images at a time, where they are small
+_SMALL = 3 * 96 * 96  # Numbers of an image up to which it is small for a processor
+_KEPT = 6 * 2**10  # Bytes a pixel that a ResNet keeps for its backward pass, about
+_GUESS = 8 * 2**30  # Memory of a GPU that does not say how much it has
+
+# %% ../nbs/api/03_models.ipynb #eeb8b820
+def _memory_of(device:torch.device)->int:
+    "Bytes of a GPU"
+    if device.type == 'cuda' and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(device).total_memory
+    return _GUESS
+
+# %% ../nbs/api/03_models.ipynb #37c498e8
 def default_batch_size(
     device:torch.device, # Where to compute
-)->int: # A batch size
-    "How many images to take at a time where nobody said: few on a CPU, which has small caches"
-    return 100 if device.type == 'cpu' else 1000
+    shape:Sequence[int]=(3, 32, 32), # Of an image: channels, height and width
+)->int: # A batch size, which depends on nothing else, so that a run can be repeated
+    "How many images to take at a time where nobody said: few on a CPU, which has small caches, and few large ones"
+    if device.type == 'cpu':
+        most, fit = _MOST['cpu'], _MOST['cpu'] * _SMALL // math.prod(shape)
+    else:
+        pixels = math.prod(shape[-2:])
+        most, fit = _MOST['gpu'], _memory_of(device) // 2 // (_KEPT * pixels)
+    return max(1, min(most, fit))
 
 # %% ../nbs/api/03_models.ipynb #d68217ff
 def networks_of(
@@ -169,29 +207,111 @@ def networks_of(
 
 # %% ../nbs/api/03_models.ipynb #f27bebc6
 @torch.no_grad()
-def _logits(model:Network, x:Tensor, batch_size:int|None)->Tensor:
+def logits_of(
+    model:Network, # Images to logits; a module is in evaluation mode meanwhile
+    x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device, of any range
+    batch_size:int|None=None, # Images a forward pass; `default_batch_size` when None
+)->Tensor: # Logits `(N, K)` on the device of `x`; float64 where the network computes in it, else float32
     "Logits of one network, from images moved to its device a batch at a time; uint8 pixels become [0, 1]"
-    device = device_of(model, x)
+    device, asked = device_of(model, x), Asked(model)
     logits = []
-    for batch in x.split(batch_size or default_batch_size(device)):
-        batch = batch.to(device, memory_format=torch.channels_last)
-        pixels = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-        logits.append(model(pixels).float())
+    with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+        for batch in x.split(batch_size or default_batch_size(device, x.shape[1:])):
+            batch = batch.to(device, memory_format=torch.channels_last)
+            pixels = batch.float() / 255 if batch.dtype == torch.uint8 else batch
+            found = asked(pixels)
+            logits.append(found if found.dtype == torch.float64 else found.float())
     return torch.cat(logits).to(x.device)
 
 # %% ../nbs/api/03_models.ipynb #084f7750
 def predict(
     models:Network|Sequence[Network], # Images in [0, 1] to logits; modules are in evaluation mode meanwhile
-    x:Tensor, # Images `(N, C, H, W)`, uint8 or float, on any device
+    x:Tensor, # Images `(N, C, H, W)`, uint8, or float in [0, 1], on any device
     batch_size:int|None=None, # Images a forward pass; `default_batch_size` when None
-)->Tensor: # Logits `(N, classes)`, or `(S, N, classes)` of S networks; float32, on the device of `x`
+    filtered:bool=False, # Whether pixels may leave [0, 1], as those of filtered images do
+)->Tensor: # Logits `(N, K)`, or `(S, N, K)` of S networks, on the device of `x`; float32, or float64 as the network's
     "Logits of all images, batch by batch, without gradients"
-    if len(x) == 0:
-        raise ValueError(f'expected at least one image, got shape {tuple(x.shape)}')
-
-    logits = []
-    for model in networks_of(models):
-        with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
-            logits.append(_logits(model, x, batch_size))
-
+    x = checked_images(x, lenient=True, filtered=filtered)
+    if batch_size is not None:
+        check_count(batch_size=batch_size)
+    logits = [logits_of(model, x, batch_size) for model in networks_of(models)]
+    for found in logits:
+        check_finite(found)
+    if not x.is_meta and any(are_probabilities(found).all() for found in logits):
+        warn_of_probabilities()
     return logits[0] if callable(models) else torch.stack(logits)
+
+# %% ../nbs/api/03_models.ipynb #d45f7ac4
+def _take_logits(output:Any)->Any:
+    "The logits in what a network returned: under their name, or first in a tuple"
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and 'logits' in output:
+        return output['logits']
+    if hasattr(output, 'logits'):
+        return output.logits
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+# %% ../nbs/api/03_models.ipynb #bf566f7c
+def _channel_values(name:str, values:float|Sequence[float])->list[float]:
+    "A number for each channel, of pixels in [0, 1]"
+    values = [float(o) for o in torch.as_tensor(values).flatten()]
+    if not all(0 <= o <= 1 for o in values) or (name == 'std' and min(values) <= 0):
+        hint = '; divide what belongs to pixels from 0 to 255 by 255' if max(values) > 1 else ''
+        above = 'above 0 and up to 1' if name == 'std' else 'from 0 to 1'
+        raise ValueError(f'{name} is {values}; expected a number for each channel, {above}{hint}')
+    return values
+
+# %% ../nbs/api/03_models.ipynb #ad5739f8
+class _AsModel(nn.Module):
+    "A network behind a normalization, whose logits are taken out of what it returns"
+    def __init__(self, network:Network, mean:list[float], std:list[float]):
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.network = network
+
+    def forward(self, x:Tensor)->Tensor:
+        channels = self.normalize.mean.shape[1]
+        if channels not in (1, x.shape[1]):
+            raise ValueError(f'the images have {x.shape[1]} channels; expected {channels}, one for each mean')
+        return _take_logits(self.network(self.normalize(x)))
+
+# %% ../nbs/api/03_models.ipynb #bd0cb2cb
+def as_model(
+    network:Network, # A function or a module; may return logits in a tuple, in a dictionary or as `.logits`
+    mean:float|Sequence[float]=0., # What it wants subtracted from pixels in [0, 1]; for each channel, or one for all
+    std:float|Sequence[float]=1., # What it wants them divided by then
+)->nn.Module: # Images `(N, C, H, W)` in [0, 1] to logits `(N, K)`
+    "A network from elsewhere as the library takes it"
+    if not callable(network):
+        raise ValueError(f'network is {network!r}; expected a function or a torch.nn.Module')
+    mean, std = _channel_values('mean', mean), _channel_values('std', std)
+    size = max(len(mean), len(std))
+    mean, std = (values * size if len(values) == 1 else values for values in (mean, std))
+    model = _AsModel(network, mean, std)
+    model.train(isinstance(network, nn.Module) and network.training)
+    first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    return (
+        model if first is None else model.to(first.device, first.dtype if first.is_floating_point() else None)
+    )
+
+# %% ../nbs/api/03_models.ipynb #c7f3fb58
+class _Averaged(nn.Module):
+    "A network asked several times"
+    def __init__(self, network:Network, times:int):
+        super().__init__()
+        self.network, self.times = network, times
+
+    def forward(self, x:Tensor)->Tensor:
+        return torch.stack([self.network(x) for _ in range(self.times)]).mean(0)
+
+# %% ../nbs/api/03_models.ipynb #4f8c77dc
+def averaged(
+    network:Network, # A function or a module that answers differently each time
+    times:int=20, # How often it is asked
+)->nn.Module: # The mean of its logits
+    "A random network asked several times, for attacks and for evaluation"
+    check_count(times=times)
+    if not callable(network):
+        raise ValueError(f'network is {network!r}; expected a function or a torch.nn.Module')
+    return _Averaged(network, times).train(isinstance(network, nn.Module) and network.training)

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .basics import check_function
 from .loop import epoch_seed
@@ -53,18 +54,32 @@ def own_network(
     if not isinstance(network, nn.Module):
         raise ValueError(f'model is {network!r} from {model!r}; expected a torch.nn.Module')
 
-    network = network.to(x.device)
+    network = network.to(x.device, memory_format=torch.channels_last)
+    if any(is_lazy(p) for p in network.parameters()):
+        torch.manual_seed(epoch_seed(seed, -1))
     _check_logits(network, x, classes)
     if not any(p.requires_grad for p in network.parameters()):
         raise ValueError(f'model is {source_of(model)}, which has no trainable parameters; expected some')
     return network
 
+# %% ../nbs/api/04_own_network.ipynb #5f334d68
+@torch.no_grad()
+def _first_logits(network:nn.Module, x:Tensor)->Tensor:
+    "What the network says to images as it will meet them in training; layers that learn their sizes do so now"
+    try:
+        return network.eval()(x.to(memory_format=torch.channels_last))
+    except RuntimeError as error:
+        if 'view size is not compatible' not in str(error):
+            raise
+        hint = 'use `.flatten(1)` or `.reshape` in place of `.view`'
+        raise ValueError(
+            f'model cannot take channels-last tensors, in which it is trained; {hint}'
+        ) from error
+
 # %% ../nbs/api/04_own_network.ipynb #62904e6e
 def _check_logits(network:nn.Module, x:Tensor, classes:int)->None:
     "Show the network some images, and refuse anything but a logit for each class"
-    network.eval()
-    with torch.no_grad():
-        logits = network(x)
+    logits = _first_logits(network, x)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     is_table = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(x)
     if not is_table or logits.shape[1] < classes:
