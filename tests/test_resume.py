@@ -1,8 +1,10 @@
 """Kill and resume for real: `kill -9` at any moment, and the run ends bit for bit like one that was left alone."""
 
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,3 +255,43 @@ def test_adversarial_training_with_averaging_killed_in_both_phases(tmp_path):
     state = max(expected.values(), key=lambda state: len(state['history']))
     assert int(state['average']['n_averaged']) == 2 and set(state['best']) == {'best', 'best average'}
     assert finals(home).keys() == expected.keys() and equal(finals(home), expected)
+
+
+def junk(content):
+    return b'junk'
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+def of_another_network(content):
+    "A checkpoint of a wider network, as a file that was copied to the wrong place"
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    state['model'] = {name: torch.cat([v, v]) if v.ndim else v for name, v in state['model'].items()}
+    return saved(state)
+
+
+def of_another_run(content):
+    "The same network after another training"
+    return saved(torch.load(io.BytesIO(content), weights_only=True) | dict(run='0' * 33))
+
+
+def saved(state):
+    memory = io.BytesIO()
+    torch.save(state, memory)
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize('spoil', [junk, half, of_another_network, of_another_run])
+def test_a_checkpoint_of_no_use_is_named_and_set_aside(spoil, whole, tmp_path):
+    home = shutil.copytree(whole, tmp_path / 'home')
+    (file,) = checkpoints(home)
+    spoiled = spoil(file.read_bytes())
+    file.write_bytes(spoiled)
+    done = train(home)
+    assert str(file) in done.stderr and 'training starts anew' in done.stderr
+    aside = file.with_name('state.pt.unusable')
+    assert aside.read_bytes() == spoiled
+    aside.unlink()
+    check_same(home, whole)
