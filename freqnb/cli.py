@@ -135,6 +135,17 @@ def _say_costs(paths:Sequence[Path], environment:Mapping[str,str], jobs:int)->in
     _say_total(list(chain(*known)), jobs)
     return len(costs) - len(known)
 
+# %% ../nbs/api/10_cli.ipynb #8e0e2ac6
+def _say_outcomes(outcomes:Sequence[Outcome])->int:
+    "How many notebooks ran, and a line for each that stopped; their number"
+    failed = [outcome for outcome in outcomes if outcome.error]
+    ran = len(outcomes) - len(failed)
+    print(f'\n{ran} of {len(outcomes)} notebooks ran. freqnb report lists every claim.')
+    print(f'The executed notebooks are in {executed_path(notebooks_folder() / "index").parent}')
+    for outcome in failed:
+        print(f'freqnb reproduce: {name_of(outcome.path)} stopped: {outcome.error}', file=sys.stderr)
+    return len(failed)
+
 # %% ../nbs/api/10_cli.ipynb #e4c57780
 def reproduce(
     *papers:str, # Papers or notebooks, such as high_frequency/01_split; all when left out
@@ -157,17 +168,10 @@ def reproduce(
     if dry_run:
         return int(unknown > 0)
     outcomes = run_notebooks(outs, environment, jobs, partial(_claims, scale=scale))
-
-    ran = [outcome for outcome in outcomes if not outcome.error]
-    folder = executed_path(notebooks_folder() / 'index').parent
-    print(f'\n{len(ran)} of {len(outs)} notebooks ran. freqnb report lists every claim.')
-    print(f'The executed notebooks are in {folder}')
-    for outcome in outcomes:
-        if outcome.error:
-            print(f'freqnb reproduce: {name_of(outcome.path)} stopped: {outcome.error}', file=sys.stderr)
+    failed = _say_outcomes(outcomes)
     if open:
         lab(str(next(iter(outs.values()))))
-    return int(len(ran) < len(outs))
+    return int(failed > 0)
 
 # %% ../nbs/api/10_cli.ipynb #c0c1ca17
 def _all_notebooks()->dict[str,Path]:
