@@ -78,7 +78,8 @@ def findings(self:Diagnosis,
     if self.counts is None:
         return []
     found = dict(zip(_SIGNS, self.counts.tolist()))
-    of, lines = f'of {self.images} images in the first step of the attack', []
+    of = f'of {self.images} images in the first step of the attack'
+    lines = []
     saturated = found['saturated'] if self.saturates else 0
     if found['logits not finite']:
         lines.append(f'The logits are nan or inf for {found["logits not finite"]} {of}')

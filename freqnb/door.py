@@ -26,14 +26,18 @@ _ROUNDING = 1e-4  # How far a pixel may lie outside [0, 1]: a fortieth of a step
 _FLOATS = (torch.float32, torch.float64)
 
 # %% ../nbs/api/02_door.ipynb #0b10b093
+_MAKES = {'Images': '; `.float()` makes one', 'ndarray': '; `torch.from_numpy` makes one'}
+
+# %% ../nbs/api/02_door.ipynb #3aba4945
 def check_shape(
     x:Any, # What was given as images
 )->None:
     "Refuse what is not a tensor `(N, C, H, W)` of one image at least"
     if not isinstance(x, Tensor):
         kind = type(x).__name__
-        hint = {'Images': '; `.float()` makes one', 'ndarray': '; `torch.from_numpy` makes one'}.get(kind, '')
-        raise ValueError(f'expected a tensor of images (N, C, H, W), got an object of type {kind}{hint}')
+        raise ValueError(
+            f'expected a tensor of images (N, C, H, W), got an object of type {kind}{_MAKES.get(kind, "")}'
+        )
     shape = tuple(x.shape)
     if len(shape) != 4 or 0 in shape:
         hint = '; a single image is `x[None]`' if len(shape) == 3 else ''

@@ -124,7 +124,7 @@ def _warn_of_chance(model:Network, x:Tensor)->None:
             f'the network answers differently when it is asked twice: logits of {len(some)} images move by up to '
             f'{apart:.2g}. Under an attack each image is asked about more than once, and bad luck counts as '
             'success. Evaluate and attack `averaged(network)`; AutoAttack has version="rand"',
-            stacklevel=5,
+            stacklevel=2,
         )
 
 # %% ../nbs/api/06_evaluate.ipynb #ae7f5afb

@@ -345,7 +345,7 @@ def _top_rows(
     if model is None:
         return [[[]] * n] * len(parts)
     images = parts.flatten(0, 1)
-    p = predict(model, images, batch_size=len(images)).softmax(1)
+    p = predict(model, images, batch_size=len(images), filtered=True).softmax(1)
     names = classes or [str(i) for i in range(p.shape[1])]
     if len(names) != p.shape[1]:
         raise ValueError(f'{len(names)} classes for a model with {p.shape[1]}')
