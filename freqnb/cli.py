@@ -368,10 +368,9 @@ def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None, dr
     if dry_run:
         return 0
     run = fit(recipe, splits, objective=objective, device=where)
-    test = splits.test
-    right = accuracy(run.model, test, test.y)
+    right = accuracy(run.model, splits.test, splits.test.y)
     shares = ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist())
-    print(f'{run}: test accuracy {right}, n={len(test):,}; {run.seconds:.0f} s of training')
+    print(f'{run}: test accuracy {right}, n={len(splits.test):,}; {run.seconds:.0f} s of training')
     print('share of energy in high-frequency coefficients, by layer:', shares)
     print(f'weights and history: {run.path}')
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# %% ../nbs/api/06_cost.ipynb #634db921
 from .basics import pick_device
 from .data import Images, Splits, StreamedImages, load
 from .identity import identity

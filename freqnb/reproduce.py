@@ -23,6 +23,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+# %% ../nbs/api/09_reproduce.ipynb #263220c4
 from .basics import clone_folder, home, pick_device, replace_file
 from .cost import Cost, in_words, read_costs
 from .errors import in_one_line, is_expected
