@@ -9,6 +9,7 @@ __all__ = ['OPTIMIZERS', 'CHOICES', 'SEEDS', 'Recipe', 'over_seeds', 'lr_factor'
 import math
 import os
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -45,7 +46,7 @@ OPTIMIZERS = dict(
 @dataclass(frozen=True)
 class _Subject:
     "The first half of a `Recipe`: which network, on which images"
-    data:str # A source for `load`: a name, also cut short ('pl' for 'planted'), or the path of a folder or file
+    data:str # A source for `load`: a name, or the path of a folder or file; any name for images that `fit` is given
     model:Literal[tuple(NETS)] = 'resnet9' # A network of `create`
     scale:Literal[SCALES] = 'demo' # What the other values were chosen for
     seed:int = 0 # Decides initial weights, order, augmentation and shuffled labels
@@ -107,13 +108,14 @@ def _plain(name:str, value:Any)->Any:
 _DECIMAL = (float, float | None)
 
 # %% ../nbs/api/04_recipe.ipynb #b7a7b614
-def _full_name(data:str)->str:
-    "The source that `data` names; a known name may be cut short where no other begins so"
-    if not isinstance(data, str) or not data:
-        raise ValueError(f'data is {data!r}; expected one of {", ".join(NAMES)}, or a path')
-    begin = [name for name in NAMES if name.startswith(data)]
-    is_short = data not in NAMES and not Path(data).expanduser().exists() and len(begin) == 1
-    return begin[0] if is_short else data
+def _check_data(data:str)->None:
+    "Refuse what is no text, and what looks like a known name that was mistyped"
+    is_known = data in NAMES or (isinstance(data, str) and Path(data).expanduser().exists())
+    is_mistyped = isinstance(data, str) and get_close_matches(data, NAMES, 1, 0.85)
+    if not is_known and (is_mistyped or not isinstance(data, str) or not data):
+        raise ValueError(
+            f'data is {data!r}; expected one of {", ".join(NAMES)}, a path, or a name of your own'
+        )
 
 # %% ../nbs/api/04_recipe.ipynb #ebeeb33a
 def _check_recipe(recipe:Recipe)->None:
@@ -125,7 +127,7 @@ def _check_recipe(recipe:Recipe)->None:
     object.__setattr__(recipe, 'scale', check_scale(recipe.scale))
     for name, choices in CHOICES.items():
         check_choice(name, getattr(recipe, name), choices)
-    object.__setattr__(recipe, 'data', _full_name(recipe.data))
+    _check_data(recipe.data)
     check_count(epochs=recipe.epochs, batch_size=recipe.batch_size)
 
     if not recipe.lr > 0:
