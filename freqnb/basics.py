@@ -90,6 +90,7 @@ class Settings:
     scale:Scale|None = None # `FREQNB_SCALE`
     data:str|None = None # `FREQNB_DATA`: a data set's name or path
     seeds:int|None = None # `FREQNB_SEEDS`: trained networks a setting
+    first_seed:int|None = None # `FREQNB_FIRST_SEED`: the seed of the first of them
     device:str|None = None # `FREQNB_DEVICE`: 'cpu' or 'cuda'
     home:Path|None = None # `FREQNB_HOME`: for downloads, runs and results
     records:Path|None = None # `FREQNB_RECORDS`: for records, in place of `records` in the home folder
@@ -115,6 +116,7 @@ _READ = {
     'FREQNB_SCALE': check_scale,
     'FREQNB_DATA': str,
     'FREQNB_SEEDS': lambda text: _whole_number('FREQNB_SEEDS', text),
+    'FREQNB_FIRST_SEED': lambda text: _whole_number('FREQNB_FIRST_SEED', text),
     'FREQNB_DEVICE': str,
     'FREQNB_HOME': lambda text: Path(text).expanduser(),
     'FREQNB_RECORDS': lambda text: Path(text).expanduser(),

@@ -159,12 +159,13 @@ SEEDS = dict(smoke=1, demo=1, laptop=3, gpu=3, paper=3)
 def over_seeds(
     recipe:Recipe, # What to repeat
     seeds:int|None=None, # How often; `FREQNB_SEEDS` times, else as often as its scale has it, when None
-)->list[Recipe]: # One recipe a seed, from the recipe's own seed on
+)->list[Recipe]: # One recipe a seed, from the recipe's own seed on; `FREQNB_FIRST_SEED` later
     "`recipe` once for each seed"
     if seeds is None:
         seeds = settings().seeds or SEEDS[recipe.scale]
     check_count(seeds=seeds)
-    return [replace(recipe, seed=recipe.seed + i) for i in range(seeds)]
+    first = recipe.seed + (settings().first_seed or 0)
+    return [replace(recipe, seed=first + i) for i in range(seeds)]
 
 # %% ../nbs/api/04_recipe.ipynb #3a43c37e
 def lr_factor(
