@@ -54,9 +54,11 @@ def own_network(
     if not isinstance(network, nn.Module):
         raise ValueError(f'model is {network!r} from {model!r}; expected a torch.nn.Module')
 
-    network = network.to(x.device, memory_format=torch.channels_last)
+    network = network.to(x.device)
     if any(is_lazy(p) for p in network.parameters()):
         torch.manual_seed(epoch_seed(seed, -1))
+        _check_logits(network, x, classes)
+    network = network.to(memory_format=torch.channels_last)
     _check_logits(network, x, classes)
     if not any(p.requires_grad for p in network.parameters()):
         raise ValueError(f'model is {source_of(model)}, which has no trainable parameters; expected some')

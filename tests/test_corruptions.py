@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from matplotlib import cbook
 from PIL import Image
 from scipy import ndimage
+from torch import nn
 
 from freqnb.corruptions import (
     BENCHMARK,
@@ -797,7 +798,7 @@ def test_accuracy_is_that_of_each_part():
     assert found.by_type()['fog'].value == pytest.approx(found.right[0].float().mean().item())
     assert found.by_severity()[1].value == pytest.approx(found.right[:, 1].float().mean().item())
     assert found.mean().value == pytest.approx(found.right.float().mean().item()) and found.mean().n == 40
-    one = corruption_accuracy(always(1), x, torch.ones(40), ('fog',), (2,))
+    one = corruption_accuracy(always(1), x, torch.ones(40).long(), ('fog',), (2,))
     assert one.mean().value == 1 and one.mean().low < 1  # Wilson's interval: right and wrong, not a mean
 
 
@@ -805,7 +806,8 @@ def test_accuracy_on_published_arrays(folder, capsys):
     x, y = torch.zeros(12, 3, 8, 9), torch.arange(12) % 10
 
     def dark(x):
-        return torch.stack([x.mean((1, 2, 3)) * 255 < 25, x.mean((1, 2, 3)) * 255 >= 25], 1).float()
+        is_dark = x.mean((1, 2, 3)) * 255 < 25
+        return nn.functional.one_hot((~is_dark).long(), 10).float()
 
     found = corruption_accuracy(dark, x, y, ('fog', 'snow'), folder=folder)
     assert (
@@ -821,8 +823,8 @@ def test_accuracy_on_published_arrays(folder, capsys):
 
 
 def test_accuracy_refuses():
-    x, y = random_images(4, 3, 8, 8), torch.zeros(4)
-    with pytest.raises(ValueError, match='4 images and 3 labels'):
+    x, y = random_images(4, 3, 8, 8), torch.zeros(4).long()
+    with pytest.raises(ValueError, match=r'4 images and labels of shape \(3,\)'):
         corruption_accuracy(always(0), x, y[:3])
     with pytest.raises(ValueError, match="'rain'"):
         corruption_accuracy(always(0), x, y, ('rain',))

@@ -312,7 +312,7 @@ def test_a_dry_run_of_notebooks_trains_nothing(capsys, home):
     assert status == 0 and len(said) == 3 and 'notebooks ran' not in said[-1]
     assert said[1].startswith('high_frequency/02_low_generalizes: ') and 'networks' in said[1]
     assert said[2].startswith('to train, unless kept already: ') and 'side by side' not in said[2]
-    assert not list(home.rglob('state.pt')) and not (home / 'records').exists()
+    assert not list(home.rglob('state.pt')) and not list((home / 'records').rglob('*.json'))
 
 
 def test_costs_are_those_of_the_run_that_follows(home):
