@@ -104,13 +104,16 @@ def png(
 # %% ../nbs/api/03_plots.ipynb #8a9b307f
 def _smaller(
     data:bytes, # A PNG file
-)->bytes: # A WebP file of the same pixels
-    "The same picture in fewer bytes, without loss"
+)->bytes: # A WebP file
+    "The same picture in fewer bytes: a drawing in at most 128 colors, a photograph without loss"
     from PIL import Image
 
-    small = BytesIO()
+    picture, small = Image.open(BytesIO(data)).convert('RGB'), BytesIO()
+    is_drawing = picture.getcolors(2**15) is not None
+    if is_drawing:
+        picture = picture.quantize(128, dither=Image.Dither.NONE).convert('RGB')
     # a quality of 100 takes seconds a picture, and saves one byte in a hundred
-    Image.open(BytesIO(data)).convert('RGB').save(small, 'WEBP', lossless=True, quality=90, method=6)
+    picture.save(small, 'WEBP', lossless=True, quality=90, method=6)
     return small.getvalue()
 
 # %% ../nbs/api/03_plots.ipynb #72777c72

@@ -198,6 +198,8 @@ def combination(
             f'measurements have shapes {listed}; expected the same seeds and images in all of them'
         )
     kept = tuple((float(weight), _checked(values)) for weight, values in terms)
+    if len(kept) == 1 and kept[0][0] == 1:
+        return estimate(kept[0][1])
     total = sum(weight * values.double() for weight, values in kept)
     return replace(estimate(total), terms=kept)
 
@@ -312,7 +314,7 @@ def recompute(
         return None
     if effect.fixed:
         return fixed_estimate(effect.terms[0][1])
-    found = combination(*effect.terms) if len(effect.terms) > 1 else estimate(effect.terms[0][1])
+    found = combination(*effect.terms)
     return replace(found, seeds=0) if effect.seeds == 0 else found
 
 # %% ../nbs/api/01_statistics.ipynb #65522419

@@ -14,6 +14,7 @@ import pytest
 
 from freqnb.papers import PAPERS as FOLDERS
 from freqnb.records import read_record
+from freqnb.verdicts import check
 
 ROOT = Path(__file__).parents[1]
 NBS, BIN = ROOT / 'nbs', Path(sys.executable).parent
@@ -279,10 +280,10 @@ def test_library_notebooks_pass(copy, part):
 
 @pytest.mark.parametrize('path', PAPERS, ids=name_of)
 def test_paper_notebook_shows_its_record(path):
-    "What is claimed was measured at laptop scale, is committed, and stands in the saved outputs to the last digit"
+    "What is claimed was measured, is committed, and stands in the saved outputs to the last digit"
     title = path.stem.lstrip('0123456789_')
-    files = sorted((NBS / 'records' / path.parent.name).glob(f'{title}-laptop-*.json'))
-    assert files, f'no record nbs/records/{path.parent.name}/{title}-laptop-*.json'
+    files = sorted((NBS / 'records' / path.parent.name).glob(f'{title}-*.json'))
+    assert files, f'no record nbs/records/{path.parent.name}/{title}-*.json'
     shown = html.unescape('\n'.join(output_texts(read(path))))
     for record in map(read_record, files):
         assert record.name == f'{path.parent.name}/{title}' and record.claims
@@ -295,6 +296,19 @@ def test_paper_notebook_shows_its_record(path):
         for file in files
     }
     assert [] in missing.values(), f'claims whose numbers or verdicts no output shows: {missing}'
+
+
+def test_committed_verdicts_can_be_computed_again():
+    "From the answers in the records; and no effect is recorded under two sentences"
+    for file in sorted((NBS / 'records').rglob('*.json')):
+        record = read_record(file)
+        states = {row[-1] for row in check(record).rows}
+        assert states <= {'the same', 'no answers kept'}, (file, states)
+        assert all(claim.setting and claim.differs for claim in record.claims if not claim.control)
+        assert not any(claim.verdict in ('reproduced', 'contradicted') for claim in record.claims)
+        effects = [(c.effect.value, c.effect.low, c.effect.high) for c in record.claims if c.effect.value]
+        twice = [effect for effect in effects if effects.count(effect) > 1]
+        assert not twice, (file, twice)
 
 
 @pytest.mark.parametrize('path', PAPERS, ids=name_of)
