@@ -299,16 +299,13 @@ def test_paper_notebook_shows_its_record(path):
 
 
 def test_committed_verdicts_can_be_computed_again():
-    "From the answers in the records; and no effect is recorded under two sentences"
+    "From the answers in the records; nothing is reproduced outside a paper's own setting"
     for file in sorted((NBS / 'records').rglob('*.json')):
         record = read_record(file)
         states = {row[-1] for row in check(record).rows}
         assert states <= {'the same', 'no answers kept'}, (file, states)
         assert all(claim.setting and claim.differs for claim in record.claims if not claim.control)
         assert not any(claim.verdict in ('reproduced', 'contradicted') for claim in record.claims)
-        effects = [(c.effect.value, c.effect.low, c.effect.high) for c in record.claims if c.effect.value]
-        twice = [effect for effect in effects if effects.count(effect) > 1]
-        assert not twice, (file, twice)
 
 
 @pytest.mark.parametrize('path', PAPERS, ids=name_of)
