@@ -302,22 +302,22 @@ def end(self:_Bars, path:Path, block:str)->None:
 
 # %% ../nbs/api/09_reproduce.ipynb #ebf51919
 _SECONDS = {
-    'high_frequency/01_split': 29,
-    'high_frequency/02_low_generalizes': 93,
-    'high_frequency/03_shuffled_labels': 50,
-    'high_frequency/04_training_heuristics': 89,
-    'high_frequency/05_batch_norm': 59,
-    'high_frequency/06_smooth_kernels': 61,
-    'high_frequency/07_detection': 80,
-    'high_frequency/08_other_data': 56,
-    'adversarial_frequency/01_low_pass': 30,
-    'adversarial_frequency/02_perturbation_spectrum': 30,
-    'adversarial_frequency/03_frequency_regularization': 67,
-    'adversarial_frequency/04_table_two': 44,
-    'filter_frequency/01_cosine_convolutions': 71,
-    'filter_frequency/02_penalties': 62,
-    'filter_frequency/03_native_robustness': 30,
-    'filter_frequency/04_corruptions_and_shape': 45,
+    'high_frequency/01_split': 33,
+    'high_frequency/02_low_generalizes': 77,
+    'high_frequency/03_shuffled_labels': 56,
+    'high_frequency/04_training_heuristics': 81,
+    'high_frequency/05_batch_norm': 52,
+    'high_frequency/06_smooth_kernels': 58,
+    'high_frequency/07_detection': 68,
+    'high_frequency/08_other_data': 57,
+    'adversarial_frequency/01_low_pass': 23,
+    'adversarial_frequency/02_perturbation_spectrum': 17,
+    'adversarial_frequency/03_frequency_regularization': 68,
+    'adversarial_frequency/04_table_two': 40,
+    'filter_frequency/01_cosine_convolutions': 64,
+    'filter_frequency/02_penalties': 54,
+    'filter_frequency/03_native_robustness': 21,
+    'filter_frequency/04_corruptions_and_shape': 44,
 }
 
 # %% ../nbs/api/09_reproduce.ipynb #5ad84373
