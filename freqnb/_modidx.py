@@ -145,6 +145,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'freqnb.claims.Claim.verdict': ('api/claims.html#claim.verdict', 'freqnb/claims.py'),
                                'freqnb.claims._equivalent': ('api/claims.html#_equivalent', 'freqnb/claims.py'),
                                'freqnb.claims._no_difference': ('api/claims.html#_no_difference', 'freqnb/claims.py'),
+                               'freqnb.claims._p_of_no_difference': ('api/claims.html#_p_of_no_difference', 'freqnb/claims.py'),
                                'freqnb.claims.survivors': ('api/claims.html#survivors', 'freqnb/claims.py'),
                                'freqnb.claims.tally': ('api/claims.html#tally', 'freqnb/claims.py')},
             'freqnb.cli': { 'freqnb.cli._add_seeds': ('api/cli.html#_add_seeds', 'freqnb/cli.py'),

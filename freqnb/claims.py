@@ -49,10 +49,14 @@ def counts(self:Claim)->str: # Such as '2,000, 3'
     return f'{self.effect.n:,}, {self.effect.seeds}'
 
 # %% ../nbs/api/02_claims.ipynb #cd96125c
-def _no_difference(claim:Claim)->bool:
-    "Whether two one-sided tests at 5% put the effect within the margin"
+def _p_of_no_difference(claim:Claim)->float|None:
+    "The larger p-value of two one-sided tests that put the effect within the margin"
     shifted = replace(claim.effect, value=claim.effect.value - claim.threshold)
-    p = equivalence(shifted, claim.margin)
+    return equivalence(shifted, claim.margin)
+
+def _no_difference(claim:Claim)->bool:
+    "Whether both tests do so at 5%"
+    p = _p_of_no_difference(claim)
     return p is not None and p < 0.05
 
 # %% ../nbs/api/02_claims.ipynb #0d40eb7d
@@ -123,7 +127,7 @@ def p(self:Claim)->float|None: # None where nothing follows about training
     if self.effect.seeds in (1, 2):
         return None
     if self.kind == 'equivalent':
-        return equivalence(replace(self.effect, value=self.effect.value - self.threshold), self.margin)
+        return _p_of_no_difference(self)
     return self.effect.p(self.threshold)
 
 # %% ../nbs/api/02_claims.ipynb #ea755bf2
