@@ -23,6 +23,7 @@ class Paper:
     venue:str # Where it appeared
     data:str # The images it measures on, as `load` names them
     networks:tuple[str,...] # Its networks, as `create` names them
+    epochs:int # Passes over the training images
 
 # %% ../nbs/api/01_papers.ipynb #5360afd9
 PAPERS: dict[str, Paper] = {}
@@ -36,6 +37,7 @@ PAPERS['high_frequency'] = Paper(
     'CVPR 2020',
     'cifar10',
     ('resnet18',),
+    100,
 )
 
 # %% ../nbs/api/01_papers.ipynb #9c6c48e0
@@ -48,6 +50,7 @@ PAPERS['adversarial_frequency'] = Paper(
     'arXiv 2022',
     'cifar10',
     ('resnet18', 'wide_resnet34_10'),
+    100,
 )
 
 # %% ../nbs/api/01_papers.ipynb #9497c02a
@@ -59,6 +62,7 @@ PAPERS['filter_frequency'] = Paper(
     'TMLR 2023',
     'cifar10',
     ('resnet9', 'resnet20', 'efficientnet_b0'),
+    125,
 )
 
 # %% ../nbs/api/01_papers.ipynb #41dc6d66

@@ -324,6 +324,9 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append(f'network: {network}, not {" or ".join(paper.networks)}')
     if scale != 'paper':
         found.append(f'training: scale {scale}')
+    epochs = runs[0].recipe.epochs
+    if epochs < paper.epochs:
+        found.append(f'training: {epochs} epochs, not {paper.epochs}')
     return found
 
 # %% ../nbs/api/06_records.ipynb #38f1ce27

@@ -86,7 +86,7 @@ def test_no_name_makes_other_images_the_papers_own(run):
 
 
 def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None), architecture='')
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: name == 'cifar10')
     made = kept(own, claims(), scale='paper')
     assert made.claims[0].differs == ()
@@ -99,7 +99,7 @@ def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, m
 
 
 def test_a_claim_on_other_images_is_not_reproduced_by_a_record_on_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None), architecture='')
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: images.name == 'papers own')
     images = load('fashion_mnist_mini').test
     made = claims()
@@ -118,6 +118,14 @@ def test_reports_of_papers_and_of_controls_are_parts_of_the_whole(run):
     both, papers, ours = (report(controls).rows for controls in (None, False, True))
     assert len(both) == len(papers) + len(ours) and papers and ours
     assert all('our control' in row[0] for row in ours) and not any('our control' in row[0] for row in papers)
+
+
+def test_fewer_epochs_than_the_papers_are_said(run, monkeypatch):
+    short = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=3), architecture='')
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
+    made = kept(short, claims(), scale='paper')
+    assert made.claims[0].differs == ('training: 3 epochs, not 100',)
+    assert 'reproduced' not in {claim.verdict for claim in made.claims}
 
 
 @pytest.mark.parametrize('seeds', [1, 2])
