@@ -23,6 +23,7 @@ class Paper:
     venue:str # Where it appeared
     data:str # The images it measures on, as `load` names them
     networks:tuple[str,...] # Its networks, as `create` names them
+    norm:bool # Whether its networks have batch normalization
     epochs:int # Passes over the training images
 
 # %% ../nbs/api/01_papers.ipynb #5360afd9
@@ -37,6 +38,7 @@ PAPERS['high_frequency'] = Paper(
     'CVPR 2020',
     'cifar10',
     ('resnet18',),
+    False,
     100,
 )
 
@@ -50,6 +52,7 @@ PAPERS['adversarial_frequency'] = Paper(
     'arXiv 2022',
     'cifar10',
     ('resnet18', 'wide_resnet34_10'),
+    True,
     100,
 )
 
@@ -62,6 +65,7 @@ PAPERS['filter_frequency'] = Paper(
     'TMLR 2023',
     'cifar10',
     ('resnet9', 'resnet20', 'efficientnet_b0'),
+    True,
     125,
 )
 

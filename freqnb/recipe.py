@@ -28,7 +28,7 @@ from freqnb.basics import (
     settings,
 )
 from .data import NAMES
-from .models import CONVOLUTIONS, INITS
+from .models import CONVOLUTIONS, INITS, PUBLISHED
 from .networks import NETS
 
 # %% ../nbs/api/04_recipe.ipynb #626106ad
@@ -56,7 +56,7 @@ class _Subject:
     conv:Literal[tuple(CONVOLUTIONS)] = 'plain' # What convolutions learn: weights, or cosine coefficients ('WD', 'SD')
     basis:Literal['l1', 'ortho'] = 'l1' # Of cosine convolutions
     dropout:float = 0. # Share of the features dropped before each linear layer
-    init:Literal[INITS] = 'default' # Initial weights: PyTorch's 'default', or 'xavier'
+    init:Literal[(*INITS, *PUBLISHED)] = 'default' # Initial weights: PyTorch's 'default', 'xavier', or published ones
     images:int|None = None # Train on the first so many training images; all when None
     labels:Literal['natural', 'shuffled'] = 'natural' # 'shuffled': permuted once (Wang et al. 2020, section 4)
     band:Literal['all', 'low', 'high'] = 'all' # Train on all frequencies, or on the low or high part of the images
@@ -73,7 +73,7 @@ class Recipe(_Subject):
     schedule:Literal['constant', 'linear', 'cosine', 'step'] = 'linear' # After the warm-up; see `lr_factor`
     warmup:float = .2 # Share of the steps in which the learning rate rises from zero
     milestones:tuple[float, ...] = (.75, .9) # Shares of the steps at which 'step' divides the learning rate by 10
-    epochs:int = 8 # Passes over the training images
+    epochs:int = 8 # Passes over the training images; 0 leaves published weights as they are
     batch_size:int = 128 # Images a step
     label_smoothing:float = .1 # Share of each label that is spread over all classes
     pad:int = 0 # Random crops out of images padded by so many zeros on each side
@@ -128,7 +128,9 @@ def _check_recipe(recipe:Recipe)->None:
     for name, choices in CHOICES.items():
         check_choice(name, getattr(recipe, name), choices)
     _check_data(recipe.data)
-    check_count(epochs=recipe.epochs, batch_size=recipe.batch_size)
+    check_count(batch_size=recipe.batch_size)
+    if recipe.epochs != 0 or recipe.init not in PUBLISHED:
+        check_count(epochs=recipe.epochs)
 
     if not recipe.lr > 0:
         raise ValueError(f'lr is {recipe.lr!r}; expected a number above zero')

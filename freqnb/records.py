@@ -26,9 +26,10 @@ from torch import Tensor
 import freqnb
 from .answers import pack, pack_permutation, unpack, unpack_permutation
 from .basics import SCALES, check_scale, clone_folder, home, replace_file, settings
-from .claims import Claim, survivors, tally
+from .claims import ASPECTS, Claim, survivors, tally
 from .data import Images, is_part_of
-from .papers import PAPERS
+from .models import PUBLISHED
+from .papers import PAPERS, Paper
 from .statistics import Estimate
 from .train import Recipe, Run
 
@@ -85,18 +86,19 @@ class Record:
     seconds:float # Spent on training
     versions:dict
     looks:list[list[int]] = field(default_factory=list) # Seeds of each look, where some were added later
+    network:str = '' # A published network, where one was measured and none was trained
 
     @property
     def source(self)->str: # Such as 'laptop, fashion_mnist_mini'
-        "Scale and data in a few words"
-        return f'{self.scale}, {self.data["name"]}'
+        "Scale, or the network that was published, and data in a few words"
+        return f'{self.network or self.scale}, {self.data["name"]}'
 
     @property
     def file(self)->str: # Relative to a folder of records
         "The file name that belongs to notebook, scale and data; with its seeds where they do not begin at 0"
         data = re.sub(r'\.(npz|zip)$', '', Path(self.data['name']).name)
         seeds = f'-seeds-{self.seeds[0]}-{self.seeds[-1]}' if self.seeds and self.seeds[0] else ''
-        return f'{self.name}-{self.scale}-{data}{seeds}.json'
+        return f'{self.name}-{self.network or self.scale}-{data}{seeds}.json'
 
 # %% ../nbs/api/06_records.ipynb #92bc0475
 @patch
@@ -257,6 +259,7 @@ def _read_claim(values:dict, answers:Mapping[str, Tensor])->Claim:
         values['where'] = '' if section == 'our control, not in the paper' else section
     own = {f.name: values[f.name] for f in fields(Claim) if f.name in values}
     own['differs'] = tuple(values.get('differs', ('recorded before settings were',)))
+    own['needs'] = tuple(values.get('needs', ASPECTS))
     own['effect'] = _read_effect(values['effect'], answers)
     own['earlier'] = tuple(_read_effect(effect, answers) for effect in values.get('earlier', ()))
     return Claim(**own)
@@ -303,12 +306,30 @@ def _images_in_words(test:Images)->str:
     return f'{test.name}, {"gray" if channels == 1 else "color"}, {height} x {width}'
 
 # %% ../nbs/api/06_records.ipynb #551608dd
-def _network_in_words(run:Run)->str:
+def _architecture_in_words(run:Run)->str:
     "Such as 'resnet9 of width 8'"
     model, width = run.recipe.model, run.recipe.width
     if run.architecture not in ('', model):
         return run.architecture
     return model if width is None else f'{model} of width {width}'
+
+def _network_in_words(run:Run)->str:
+    "The architecture, or the name of a published network and how long it was trained further"
+    recipe = run.recipe
+    if recipe.init not in PUBLISHED:
+        return _architecture_in_words(run)
+    return f'{recipe.init}, {recipe.epochs} further epochs' if recipe.epochs else recipe.init
+
+# %% ../nbs/api/06_records.ipynb #3311745d
+def _training_differs(scale:str, recipe:Recipe, paper:Paper)->list[str]:
+    "What is otherwise than in the paper in how a network was trained; nothing where it was published"
+    if recipe.init in PUBLISHED:
+        tuned = f'training: {recipe.epochs} epochs from the published weights of {recipe.init}'
+        return [tuned] if recipe.epochs else []
+    found = [] if scale == 'paper' else [f'training: scale {scale}']
+    if recipe.epochs < paper.epochs:
+        found.append(f'training: {recipe.epochs} epochs, not {paper.epochs}')
+    return found
 
 # %% ../nbs/api/06_records.ipynb #3311745c
 def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str]:
@@ -316,18 +337,15 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
     paper = PAPERS.get(name.split('/')[0])
     if paper is None:
         return ['no paper']
-    found = []
+    recipe, found = runs[0].recipe, []
     if not is_part_of(test, paper.data):
         found.append(f'images: {test.name}, not {paper.data}')
-    network = _network_in_words(runs[0])
+    network = _architecture_in_words(runs[0])
     if network not in paper.networks:
         found.append(f'network: {network}, not {" or ".join(paper.networks)}')
-    if scale != 'paper':
-        found.append(f'training: scale {scale}')
-    epochs = runs[0].recipe.epochs
-    if epochs < paper.epochs:
-        found.append(f'training: {epochs} epochs, not {paper.epochs}')
-    return found
+    if recipe.norm != paper.norm:
+        found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
+    return found + _training_differs(scale, recipe, paper)
 
 # %% ../nbs/api/06_records.ipynb #38f1ce27
 def _check_sentences(claims:Sequence[Claim])->None:
@@ -336,6 +354,12 @@ def _check_sentences(claims:Sequence[Claim])->None:
     twice = [sentence for sentence in said if said.count(sentence) > 1]
     if twice:
         raise ValueError(f'two claims say {twice[0]!r}; expected each sentence once')
+
+# %% ../nbs/api/06_records.ipynb #6eef27db
+def _published(runs:Sequence[Run])->str:
+    "The published network that all runs begin with; nothing where they begin anew"
+    begun = {run.recipe.init for run in runs}
+    return begun.pop() if len(begun) == 1 and begun <= set(PUBLISHED) else ''
 
 # %% ../nbs/api/06_records.ipynb #48427d72
 def placed(
@@ -350,7 +374,10 @@ def placed(
     networks = ' and '.join(dict.fromkeys(map(_network_in_words, runs)))
     setting = f'{_images_in_words(test)}; {networks}'
     differs = tuple(_differences(name, scale, runs, test) if differs is None else differs)
-    return [claim if claim.setting else replace(claim, setting=setting, differs=differs) for claim in claims]
+    facts = dict(setting=setting, differs=differs)
+    if _published(runs):
+        facts['subject'] = 'network'
+    return [claim if claim.setting else replace(claim, **facts) for claim in claims]
 
 # %% ../nbs/api/06_records.ipynb #6eef27da
 def record(
@@ -376,6 +403,7 @@ def record(
         device=describe_device(next(runs[0].model.parameters()).device),
         seconds=round(sum(run.seconds for run in runs), 1),
         versions=_versions(),
+        network=_published(runs),
     )
     write_record(result)
     return result
@@ -408,6 +436,7 @@ def best_committed(
     "The committed record that comes closest to the paper's own scale"
     folder = record_folders()[-1]
     found = [read_record(path) for path in _files(folder, f'{name}-*.json')]
+    found = [record for record in found if not record.network]
     return max(found, key=lambda r: SCALES.index(r.scale), default=None)
 
 # %% ../nbs/api/06_records.ipynb #9d372103
@@ -464,7 +493,7 @@ def _claims_of(folder:str)->Iterator[Claim]:
     "The papers' claims of one folder, each notebook and data set at its largest scale"
     largest = {}
     for r in records():
-        key = r.name, r.data['name']
+        key = r.name, r.data['name'], r.network
         if r.name.startswith(f'{folder}/') and SCALES.index(r.scale) >= SCALES.index(
             largest.get(key, r).scale
         ):
