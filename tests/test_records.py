@@ -86,7 +86,7 @@ def test_no_name_makes_other_images_the_papers_own(run):
 
 
 def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=100), architecture='')
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: name == 'cifar10')
     made = kept(own, claims(), scale='paper')
     assert made.claims[0].differs == ()
@@ -99,7 +99,7 @@ def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, m
 
 
 def test_a_claim_on_other_images_is_not_reproduced_by_a_record_on_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=100), architecture='')
+    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: images.name == 'papers own')
     images = load('fashion_mnist_mini').test
     made = claims()
@@ -121,7 +121,7 @@ def test_reports_of_papers_and_of_controls_are_parts_of_the_whole(run):
 
 
 def test_fewer_epochs_than_the_papers_are_said(run, monkeypatch):
-    short = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, epochs=3), architecture='')
+    short = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=3), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
     made = kept(short, claims(), scale='paper')
     assert made.claims[0].differs == ('training: 3 epochs, not 100',)
@@ -188,3 +188,31 @@ def test_nothing_infinite_stands_in_the_file(run, folder):
     text = path.read_text()
     assert 'Infinity' not in text and 'NaN' not in text
     assert math.isinf(read_record(path).claims[0].effect.high)
+
+
+def published(run, **changes):
+    recipe = replace(run.recipe, model='resnet18', width=None, init='autoattack_resnet18', **changes)
+    return replace(run, recipe=recipe, architecture='')
+
+
+def test_a_published_network_decides_what_is_said_of_networks_and_names_itself(run, monkeypatch):
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
+    of_one = [Claim('A exceeds B', 'section 1', 'A - B', estimate(right()[0]))]
+    natural = kept(published(run, epochs=0), of_one, name='adversarial_frequency/low_pass')
+    assert natural.file.startswith('adversarial_frequency/low_pass-autoattack_resnet18-')
+    assert natural.claims[0].verdict == 'reproduced'
+    assert 'of one published network' in natural.claims[0].source
+
+    without_norm = kept(published(run, epochs=0), of_one, name='high_frequency/split').claims[0]
+    assert without_norm.lacking == ('batch norm: with, not without',)
+    assert without_norm.verdict == 'holds here'
+    enough = [replace(of_one[0], needs=('images', 'network'))]
+    assert kept(published(run, epochs=0), enough, name='high_frequency/split').claims[0].verdict == 'reproduced'
+
+
+def test_a_published_network_that_was_trained_further_says_so(run, monkeypatch):
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
+    of_one = [Claim('A exceeds B', 'section 1', 'A - B', estimate(right()[0]))]
+    tuned = kept(published(run, epochs=5), of_one, name='adversarial_frequency/low_pass').claims[0]
+    assert tuned.lacking == ('training: 5 epochs from the published weights of autoattack_resnet18',)
+    assert tuned.verdict == 'holds here'
