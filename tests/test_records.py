@@ -37,6 +37,9 @@ def right(seed=0, seeds=3, n=60):
     return torch.rand(seeds, n, generator=torch.Generator().manual_seed(seed)) < 0.7
 
 
+OF_WANG = dict(model='resnet18', width=None, norm=False)
+
+
 def claims(seed=0):
     a, b = right(seed), right(seed + 100)
     rivals = {name: difference(a, right(seed + name)) for name in (1, 2)}
@@ -86,7 +89,7 @@ def test_no_name_makes_other_images_the_papers_own(run):
 
 
 def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=100), architecture='')
+    own = replace(run, recipe=replace(run.recipe, **OF_WANG, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: name == 'cifar10')
     made = kept(own, claims(), scale='paper')
     assert made.claims[0].differs == ()
@@ -99,7 +102,7 @@ def test_a_paper_scale_run_of_its_network_on_its_images_is_the_papers_own(run, m
 
 
 def test_a_claim_on_other_images_is_not_reproduced_by_a_record_on_the_papers_own(run, monkeypatch):
-    own = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=100), architecture='')
+    own = replace(run, recipe=replace(run.recipe, **OF_WANG, epochs=100), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: images.name == 'papers own')
     images = load('fashion_mnist_mini').test
     made = claims()
@@ -121,7 +124,7 @@ def test_reports_of_papers_and_of_controls_are_parts_of_the_whole(run):
 
 
 def test_fewer_epochs_than_the_papers_are_said(run, monkeypatch):
-    short = replace(run, recipe=replace(run.recipe, model='resnet18', width=None, norm=False, epochs=3), architecture='')
+    short = replace(run, recipe=replace(run.recipe, **OF_WANG, epochs=3), architecture='')
     monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
     made = kept(short, claims(), scale='paper')
     assert made.claims[0].differs == ('training: 3 epochs, not 100',)
