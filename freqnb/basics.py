@@ -94,6 +94,7 @@ class Settings:
     device:str|None = None # `FREQNB_DEVICE`: 'cpu' or 'cuda'
     home:Path|None = None # `FREQNB_HOME`: for downloads, runs and results
     records:Path|None = None # `FREQNB_RECORDS`: for records, in place of `records` in the home folder
+    init:str|None = None # `FREQNB_INIT`: a published network, in place of training the papers' natural ones
     precision:Precision|None = None # `FREQNB_PRECISION`: 'float32', 'bfloat16' or 'auto', as `pick_precision` reads it
     static:bool = False # `FREQNB_STATIC`: widgets store their pictures; 0 is no
     dry_run:bool = False # `FREQNB_DRY_RUN`: tables say what they would train, and train nothing; 0 is no
@@ -120,6 +121,7 @@ _READ = {
     'FREQNB_DEVICE': str,
     'FREQNB_HOME': lambda text: Path(text).expanduser(),
     'FREQNB_RECORDS': lambda text: Path(text).expanduser(),
+    'FREQNB_INIT': str,
     'FREQNB_PRECISION': _precision,
     'FREQNB_STATIC': lambda text: text != '0',
     'FREQNB_DRY_RUN': lambda text: text != '0',

@@ -18,10 +18,11 @@ from torch.nn.functional import cross_entropy as cross_entropy_of
 from .basics import Attack, Network, by_scale, check_choice, check_scale, settings
 from .data import Images, StreamedImages
 from .experiment import Row, printed_table
-from .models import device_of, predict
+from .models import PUBLISHED, device_of, predict
 from .objectives import Objective, Phases, adversarial_training, cross_entropy, mart, trades
 from .penalties import logit_spectrum_distance
 from .pgd import pgd, pgd_kl
+from .published import adversarially_tuned, as_published
 from .recipe import Recipe
 from .train import Run
 
@@ -51,6 +52,8 @@ def base(
         swa=0.75,
         select='robust accuracy',
     )
+    if settings().init is not None:
+        values |= as_published(settings().init)
     return Recipe(**values | changes | dict(scale=scale))
 
 # %% ../nbs/api/08_huang2022.ipynb #c6792130
@@ -127,7 +130,9 @@ def rows(
     start:float=.75, # Share of the epochs after which it counts; 0 from the start, as equation 2 reads
     eps:float|None=None, # On the [0, 1] scale of the images; `eps_of(recipe)` when None
 )->dict[str,Row]: # Recipe and objective of each row, for `train_rows`
-    "The rows that Huang et al. 2022 compare, before averaging"
+    "The rows that Huang et al. 2022 compare, before averaging; of a published network: itself, and one tuned from it"
+    if base.init in PUBLISHED:
+        return {'natural': (base, cross_entropy), 'AT': adversarially_tuned(base)}
     options = {
         'AT': dict(strength=0, start=start),
         'AT-FR': dict(strength=strength, start=start),

@@ -161,11 +161,13 @@ SEEDS = dict(smoke=1, demo=1, laptop=3, gpu=3, paper=3)
 def over_seeds(
     recipe:Recipe, # What to repeat
     seeds:int|None=None, # How often; `FREQNB_SEEDS` times, else as often as its scale has it, when None
-)->list[Recipe]: # One recipe a seed, from the recipe's own seed on; `FREQNB_FIRST_SEED` later
+)->list[Recipe]: # One a seed, from its own seed on; `FREQNB_FIRST_SEED` later; a single one where it was published
     "`recipe` once for each seed"
     if seeds is None:
         seeds = settings().seeds or SEEDS[recipe.scale]
     check_count(seeds=seeds)
+    if recipe.init in PUBLISHED:
+        return [recipe]
     first = recipe.seed + (settings().first_seed or 0)
     return [replace(recipe, seed=first + i) for i in range(seeds)]
 

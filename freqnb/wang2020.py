@@ -12,6 +12,7 @@ from .basics import Scale, by_scale, check_scale, settings
 from .experiment import printed_table
 from .objectives import Objective, adversarial_training
 from .pgd import pgd
+from .published import as_published
 from .recipe import Recipe
 
 # %% ../nbs/api/08_wang2020.ipynb #0c7f5621
@@ -37,6 +38,8 @@ def base(
         epochs=pick(smoke=1, demo=6, laptop=10, paper=100),
         label_smoothing=0.0,
     )
+    if settings().init is not None:
+        values |= as_published(settings().init)
     return Recipe(**values | changes | dict(scale=scale))
 
 # %% ../nbs/api/08_wang2020.ipynb #a3be5524
