@@ -19,6 +19,7 @@ COMMANDS = dict(
     data='cli',
     docs='site',
     bench='bench',
+    zoo='zoo',
 )
 
 setup(
@@ -32,7 +33,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['freqnb', 'freqnb.*']),
-    package_data={'freqnb': ['assets/*', 'py.typed']},
+    package_data={'freqnb': ['assets/*', 'assets/*/*', 'py.typed']},
     install_requires=facts['requirements'].split(),
     extras_require={'coco': coco, 'dev': facts['dev_requirements'].split() + coco},
     entry_points={
