@@ -8,11 +8,12 @@ __all__ = ['Batches', 'Feed', 'epoch_seed', 'train_epoch', 'update_batch_norm', 
 # %% ../nbs/api/03_loop.ipynb #ca6d1c70
 import copy
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import torch
 from fastcore.basics import patch
@@ -107,18 +108,37 @@ def parts(self:State)->dict: # Those that are there
     names = ('model', 'optimizer', 'schedule', 'average')
     return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
+# %% ../nbs/api/03_loop.ipynb #024feb87
+@patch
+def write(self:State,
+    file:IO[bytes], # Open for writing
+    run:str, # The name of the run's folder
+)->None:
+    "Everything the run needs to go on"
+    states = {name: part.state_dict() for name, part in self.parts().items()}
+    states |= dict(history=self.history, best=self.best, run=run)
+    torch.save(states, file)
+
+# %% ../nbs/api/03_loop.ipynb #b9b7a84f
+@patch
+def content(self:State,
+    run:str, # The name of the run's folder
+)->bytes: # What `load` reads from an open file
+    "Everything the run needs to go on, for another process"
+    file = io.BytesIO()
+    self.write(file, run)
+    return file.getvalue()
+
 # %% ../nbs/api/03_loop.ipynb #e1d6b171
 @patch
 def save(self:State,
     path:Path, # A file that is never half-written
 )->None:
     "Keep everything the run needs to go on"
-    states = {name: part.state_dict() for name, part in self.parts().items()}
-    states |= dict(history=self.history, best=self.best, run=path.parent.name)
-    replace_file(path, lambda file: torch.save(states, file))
+    replace_file(path, lambda file: self.write(file, path.parent.name))
 
 # %% ../nbs/api/03_loop.ipynb #1a2a2fbb
-def _read(path:Path, device:torch.device, run:str|None)->dict:
+def _read(path:Path|IO[bytes], device:torch.device, run:str|None)->dict:
     "What a checkpoint holds; a ValueError where it is none, or none of `run`"
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -142,7 +162,7 @@ def _first_line(error:Exception)->str:
 # %% ../nbs/api/03_loop.ipynb #88c2c22f
 @patch
 def load(self:State,
-    path:Path, # Written by `save`
+    path:Path|IO[bytes], # Written by `save`, or an open file that `write` has written
     device:torch.device, # Where the network computes
     run:str|None=None, # The name of the folder it was written to; any when None
 )->None: # The state is changed in place, or stays as it was where the file does not fit

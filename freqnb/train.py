@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .basics import pick_device, progress_bar, replace_file, settings
+from .callbacks import Callback, no_callback
 from .data import Images, Splits, StreamedImages, batches, load
+from .distributed import ALONE, World, check_devices, say_processes, world
 from .images import shuffle_labels
 from .kept import keeping_nothing
 from .loop import Feed, State, epoch_seed, train_epoch, update_batch_norm
@@ -42,7 +44,15 @@ from freqnb.objectives import (
 )
 from .own_network import OwnNetwork, check_network, own_network, source_of
 from .recipe import Recipe, lr_factor, make_optimizer, precision_on
-from .runs import network_code, only_one, read_about, resume, run_code, run_folder, say_what_differs
+from freqnb.runs import (
+    network_code,
+    only_one,
+    read_about,
+    resume_together,
+    run_code,
+    run_folder,
+    say_what_differs,
+)
 from .spectrum import rescale, split_bands
 
 # %% ../nbs/api/05_train.ipynb #15169e81
@@ -72,8 +82,8 @@ def _feed(recipe:Recipe, train:Images|StreamedImages, device:torch.device)->tupl
     if isinstance(train, StreamedImages):
         files = replace(train, y=y)
 
-        def stream(*options, **more):
-            for x, y in files.batches(*options, **more):
+        def stream(*options, who=ALONE, **more):
+            for x, y in who.stream(files, *options, **more):
                 yield band_of(x.to(device), recipe), y.to(device)
 
         return stream, permutation
@@ -132,6 +142,9 @@ class _Job:
     device:torch.device
     steps:int # In an epoch
     bar:Any # Of tqdm; one step a batch
+    callback:Callback # Called after each epoch
+    who:World # The processes that train it together
+    together:Callable|None = None # Of the world: gradients are averaged
 
 # %% ../nbs/api/05_train.ipynb #3c1ca01c
 def _create(recipe:Recipe, x:Tensor, classes:int)->nn.Module:
@@ -175,13 +188,12 @@ def _measurements(job:_Job, model:nn.Module)->dict:
     values = {}
     if len(job.valid):
         hits = 0
-        for x, y in job.valid.batches(500):
+        for x, y in job.who.part_of(job.valid).batches(500):
             hits += (predict(model, x).argmax(1) == y).sum().item()
-        values['valid_accuracy'] = hits / len(job.valid)
+        values['valid_accuracy'] = sum(job.who.heard(hits)) / len(job.valid)
 
     with keeping_nothing():
-        for name, f in job.measure.items():
-            value = f(model)
+        for name, value in job.who.dealt(model, job.measure).items():
             values |= value if isinstance(value, dict) else {name: float(value)}
     return values
 
@@ -190,13 +202,15 @@ def _epoch(job:_Job, state:State, objective:Objective)->dict:
     "The next epoch of a run; its randomness follows from the seed and the epoch alone"
     recipe = job.recipe
     seed = epoch_seed(recipe.seed, len(state.history))
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + job.who.rank)
     generator = torch.Generator().manual_seed(seed)
     epoch_batches = job.feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True)
 
     start = time.perf_counter()
     parts = (state.model, epoch_batches, state.optimizer, state.schedule)
-    row = train_epoch(*parts, objective, precision_on(recipe, job.device), job.bar.update)
+    minimized = job.together(objective)
+    row = job.who.mean_row(train_epoch(*parts, minimized, precision_on(recipe, job.device), job.bar.update))
+    job.who.average_buffers(state.model)
     if not math.isfinite(row['loss']):
         raise FloatingPointError(
             f'the loss of {job.title} is {row["loss"]} in epoch {len(state.history) + 1}; '
@@ -212,15 +226,18 @@ def _advance(job:_Job, state:State, path:Path, until:int, objective:Objective)->
         row = _epoch(job, state, objective) | _measurements(job, state.model)
         averaged = recipe.swa is not None and len(state.history) >= first_epoch(recipe.swa, recipe.epochs)
         if averaged:
-            torch.manual_seed(epoch_seed(recipe.seed, len(state.history)))
+            torch.manual_seed(epoch_seed(recipe.seed, len(state.history)) + job.who.rank)
             state.update_average(job.feed, None if recipe.swa_norm == 'clean' else objective)
+            job.who.average_buffers(state.average.module)
             values = _measurements(job, state.average.module)
             row |= {f'average {name}': value for name, value in values.items()}
 
         state.history.append(dict(epoch=len(state.history) + 1) | row)
         if recipe.select:
             state.keep_best(recipe.select)
-        state.save(path / 'state.pt')
+        if job.who.is_first:
+            state.save(path / 'state.pt')
+            job.callback(recipe, state.history[-1], state.model)
 
 # %% ../nbs/api/05_train.ipynb #c114ee1a
 @dataclass
@@ -260,13 +277,15 @@ def _bring(job:_Job, state:State, part:_Part)->None:
     def waiting():
         job.bar.set_description(f'{job.title}: waiting for another process that trains it')
 
-    with only_one(part.path, waiting):
+    with only_one(part.path, waiting, job.who):
         job.bar.set_description(job.title)
-        if not resume(state, part.path, job.device, alone=True):
+        found = resume_together(job.who, state, part.path, job.device, alone=True)
+        if not found and job.who.is_first:
             say_what_differs(job.title, part.path, part.about['code'])
         job.bar.update((len(state.history) - before) * job.steps)
-        about = json.dumps(part.about, indent=1).encode()
-        replace_file(part.path / 'recipe.json', lambda file: file.write(about))
+        if job.who.is_first:
+            about = json.dumps(part.about, indent=1).encode()
+            replace_file(part.path / 'recipe.json', lambda file: file.write(about))
         _advance(job, state, part.path, part.until, part.objective)
 
 # %% ../nbs/api/05_train.ipynb #d5a0d518
@@ -274,12 +293,14 @@ def _train(job:_Job, state:State, objective:Objective|Phases)->_Part:
     "Bring a state to its last epoch, in one phase or two; what it is then"
     job.bar.set_description(job.title)
     parts = [_part(job, objective, getattr(objective, 'then', objective))]
-    found = resume(state, parts[0].path, job.device, alone=False)
+    found = resume_together(job.who, state, parts[0].path, job.device, alone=False)
     if not found and isinstance(objective, Phases):
         until = first_epoch(objective.start, job.recipe.epochs)
         parts.insert(0, _part(job, objective.first, objective.first, until))
-        resume(state, parts[0].path, job.device, alone=False)
+        resume_together(job.who, state, parts[0].path, job.device, alone=False)
 
+    ahead = [dict(processes=job.who.size)] * (job.recipe.epochs - len(state.history))
+    say_processes(job.title, state.model, job.recipe.batch_size, state.history + ahead)
     job.bar.update(len(state.history) * job.steps)
     for part in parts:
         if len(state.history) < part.until:
@@ -289,7 +310,7 @@ def _train(job:_Job, state:State, objective:Objective|Phases)->_Part:
 # %% ../nbs/api/05_train.ipynb #7baccd92
 def _fit(
     recipe:Recipe, splits:Splits, measure:Measures|Callable, objective:Objective|Phases,
-    model:OwnNetwork|None, device:torch.device, bar:Any,
+    model:OwnNetwork|None, device:torch.device, bar:Any, callback:Callback,
 )->Run:
     "`fit` for one recipe, with a bar to move"
     architecture = recipe.model if model is None else source_of(model)
@@ -300,16 +321,19 @@ def _fit(
 
     data = dict(name=train.name, fingerprint=train.fingerprint, images=len(train), lossy=train.lossy)
     about = dict(architecture=architecture, classes=len(train.classes), trained_on=data)
-    feed, permutation = _feed(recipe, train, device)
+    whole, permutation = _feed(recipe, train, device)
+    who = world()
+    feed = who.shard(whole, streams=isinstance(train, StreamedImages))
     measure = measure(recipe) if callable(measure) else measure
     steps = len(train) // recipe.batch_size
-    job = _Job(recipe, title, about, feed, splits.valid, measure, device, steps, bar)
+    job = _Job(recipe, title, about, feed, splits.valid, measure, device, steps, bar, callback, who)
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        x, _ = next(iter(feed(2000)))
+        x, _ = next(iter(whole(2000)))
         state = new_state(recipe, x, len(train.classes), steps * recipe.epochs, device, model)
         own = None if model is None else state.model
         about |= dict(image=list(x.shape[1:]), network=network_code(recipe.model, recipe.conv, own))
         del x
+        job.together = who.together(state.model)
         part = _train(job, state, objective)
     return Run.of(state, part.about, recipe, part.path, permutation)
 
@@ -323,6 +347,7 @@ def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)
         raise ValueError('FREQNB_DRY_RUN is set, so nothing is trained here; expected rows of a table')
     if not isinstance(recipe, Recipe):
         raise ValueError(f'recipe is of type {type(recipe).__name__}; expected a Recipe')
+    world().check_batch_size(recipe.batch_size)
     check_objective(objective)
     smoothing, default = recipe.label_smoothing, Recipe.label_smoothing
     if smoothing not in (0, default) and not takes_label_smoothing(objective):
@@ -351,9 +376,11 @@ def fit_all(
     model:OwnNetwork|Sequence[OwnNetwork|None]|None=None, # A network of your own for all, or one for each; see `fit`
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     progress:bool=True, # Show one bar over the steps of all runs, with the time left
+    callback:Callback=no_callback, # Called after each epoch; see `fit`
 )->list[Run]: # A run for each recipe
     "`fit` several recipes under one progress bar"
-    device = pick_device(device)
+    device, who = pick_device(device), world()
+    check_devices(device)
     objectives, models = (
         value if isinstance(value, list | tuple) else [value] * len(recipes) for value in (objective, model)
     )
@@ -364,13 +391,12 @@ def fit_all(
         raise ValueError(f'splits is of type {type(splits).__name__}; expected Splits, as of `load`')
 
     names = dict.fromkeys(recipe.data for recipe in recipes)
-    sources = {name: splits or load(name) for name in names}
+    sources = {name: splits or who.first_then_all(partial(load, name)) for name in names}
     counts = [recipe.images or len(sources[recipe.data].train) for recipe in recipes]
     total = sum(recipe.epochs * (n // recipe.batch_size) for n, recipe in zip(counts, recipes))
-    with progress_bar(total, progress) as bar:
-        return [
-            _fit(recipe, sources[recipe.data], measure or {}, *parts, device, bar) for recipe, *parts in rows
-        ]
+    with progress_bar(total, progress and who.is_first) as bar:
+        shared = (device, bar, callback)
+        return [_fit(recipe, sources[recipe.data], measure or {}, *own, *shared) for recipe, *own in rows]
 
 # %% ../nbs/api/05_train.ipynb #dff3e6e4
 def fit(
@@ -381,9 +407,10 @@ def fit(
     model:OwnNetwork|None=None, # Your own: a network to go on from, or a function `(classes, channels)` to a new one
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     progress:bool=True, # Show a bar with the time left
+    callback:Callback=no_callback, # Called after each epoch that is trained here: `callback(recipe, epoch, model)`
 )->Run: # The trained network, its history and its folder
     "Train a recipe, go on with it where it was interrupted, or load it if it is finished"
-    return fit_all([recipe], splits, measure, objective, model, device, progress)[0]
+    return fit_all([recipe], splits, measure, objective, model, device, progress, callback)[0]
 
 # %% ../nbs/api/05_train.ipynb #ff611adc
 def _state_of(about:dict, recipe:Recipe, model:OwnNetwork|None, device:torch.device)->State:
