@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -27,8 +29,10 @@ from torch import nn
 from . import huang2022
 from .attacks import parse_eps, pgd
 from .basics import check_choice, check_count, check_scale, home, pick_device, replace_file, settings
+from .callbacks import no_callback, to_tensorboard
 from .cost import Cost, costs_of, in_words
 from .data import Splits, sources
+from .distributed import joined, world
 from .errors import in_one_line, is_expected
 from .lukasik2023 import with_penalty
 from .objectives import cross_entropy
@@ -336,6 +340,7 @@ def train(
     depth:str|None=None, # Share of the layers that is penalized, or d for floor(L/d)+1; 1/3 when left out
     size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
+    log:str|None=None, # Folder that TensorBoard reads
     dry_run:bool=False, # Say what it takes, and stop
     **recipe, # More fields of `Recipe`
 )->int: # 0
@@ -347,28 +352,36 @@ def train(
 
     strength = 0.01 if strength is None else strength
     objective = _objective(penalty, strength, parse_depth('1/3' if depth is None else depth))
-    return _train(chosen, objective, size, device, dry_run)
+    return _train(chosen, objective, size, device, log, dry_run)
+
+# %% ../nbs/api/10_cli.ipynb #fb5914de
+def _follower(log:str|None)->Callable:
+    "A callback for `fit`"
+    return no_callback if log is None else to_tensorboard(log)
 
 # %% ../nbs/api/10_cli.ipynb #01addb49
 def _say_cost(recipe:Recipe, splits:Splits, objective:Callable, device:torch.device, always:bool)->None:
     "Say what a training takes, where that is over ten minutes, or always"
+    if not world().is_first:
+        return
     costs = costs_of([recipe], [objective], [None], splits, device)
     if always or costs[0].seconds > 600:
         _say_total(costs)
 
 # %% ../nbs/api/10_cli.ipynb #0b70e8a7
-def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None, dry_run:bool)->int:
+def _train(recipe:Recipe, objective:Callable, size:int|None, device:str|None, log:str|None,
+           dry_run:bool)->int:
     "Train, and say how well it went"
     from freqnb.data import load
-    from freqnb.evaluate import accuracy, high_coefficients
+    from freqnb.evaluate import correct, estimate, high_coefficients
 
-    where = pick_device(device)
-    splits = load(recipe.data, size=size)
+    where, who = pick_device(device), world()
+    splits = who.first_then_all(partial(load, recipe.data, size=size))
     _say_cost(recipe, splits, objective, where, always=dry_run)
     if dry_run:
         return 0
-    run = fit(recipe, splits, objective=objective, device=where)
-    right = accuracy(run.model, splits.test, splits.test.y)
+    run = fit(recipe, splits, objective=objective, device=where, callback=_follower(log))
+    right = estimate(who.spread(partial(correct, run.model), splits.test, splits.test.y))
     shares = ' '.join(f'{share:.2f}' for share in high_coefficients(run.model).tolist())
     print(f'{run}: test accuracy {right}, n={len(splits.test):,}; {run.seconds:.0f} s of training')
     print('share of energy in high-frequency coefficients, by layer:', shares)
@@ -385,6 +398,7 @@ def robust(
     tested:int=500, # Test images that are attacked
     size:int|None=None, # Side in pixels that image files are brought to; their own when left out
     device:str|None=None, # cpu or cuda; the fastest when left out
+    log:str|None=None, # Folder that TensorBoard reads
     dry_run:bool=False, # Say what it takes, and stop
     **recipe, # More fields of `Recipe`
 )->int: # 0
@@ -402,27 +416,28 @@ def robust(
             raise ValueError(f'--{name} {value} has no effect without --method AT-FR')
     chosen, objective = rows[method]
     _refuse_idle(recipe, vars(chosen))
-    return _robust(chosen, objective, distance, tested, size, device, dry_run)
+    return _robust(chosen, objective, distance, tested, size, device, log, dry_run)
 
 # %% ../nbs/api/10_cli.ipynb #1b435cd8
 def _robust(recipe:Recipe, objective:Callable, eps:float, tested:int, size:int|None,
-            device:str|None, dry_run:bool)->int:
+            device:str|None, log:str|None, dry_run:bool)->int:
     "Train, and attack every network the run keeps"
     from freqnb.data import load
-    from freqnb.evaluate import accuracy, robust_accuracy
+    from freqnb.evaluate import correct, estimate, robust_correct
 
-    splits, where = load(recipe.data, size=size), pick_device(device)
+    where, who = pick_device(device), world()
+    splits = who.first_then_all(partial(load, recipe.data, size=size))
     _say_cost(recipe, splits, objective, where, always=dry_run)
     if dry_run:
         return 0
     measure = partial(huang2022.robust_measures, splits.valid, eps=eps)
-    run = fit(recipe, splits, measure, objective, device=where)
+    run = fit(recipe, splits, measure, objective, device=where, callback=_follower(log))
     x, y = next(iter(splits.test.batches(tested)))
     attack = partial(pgd, eps=eps, alpha=eps / 4, steps=20, until_broken=True)
     print(f'{run}: {run.objective}; {run.seconds:.0f} s of training; test images: {len(y)}')
     for name, network in run.networks.items():
-        clean = accuracy(network, x, y)
-        attacked = robust_accuracy(network, x, y, attack)
+        clean = estimate(who.spread(partial(correct, network), x, y))
+        attacked = estimate(who.spread(partial(robust_correct, network, attack=attack), x, y))
         print(f'{name:13} clean {clean}   PGD-20 at {255 * eps:g}/255 {attacked}')
     print(f'weights and history: {run.path}')
     return 0
@@ -448,6 +463,23 @@ def _leave_output()->None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+# %% ../nbs/api/10_cli.ipynb #e5698be8
+_TOGETHER = ('train', 'robust')
+
+# %% ../nbs/api/10_cli.ipynb #722a97d6
+@contextmanager
+def _group(name:str)->Iterator[None]:
+    "A block in which processes that torchrun started belong together, and only the first prints"
+    if name not in _TOGETHER and int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise ValueError(f'{name} runs in one process; expected {" or ".join(_TOGETHER)} under torchrun')
+    with joined() as who, open(os.devnull, 'w') as nowhere:
+        if who.is_first:
+            yield
+            return
+        with redirect_stdout(nowhere), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+
 # %% ../nbs/api/10_cli.ipynb #35f77602
 def _run(name:str, arguments:Sequence[str])->int:
     "The exit status of a command, or of the help"
@@ -459,7 +491,8 @@ def _run(name:str, arguments:Sequence[str])->int:
         raise ValueError(f'no command {name!r}; there are {", ".join(offered)}')
     command = offered[name].load()
     positional, options = parse(command, arguments)
-    return command(*positional, **options) or 0
+    with _group(name):
+        return command(*positional, **options) or 0
 
 # %% ../nbs/api/10_cli.ipynb #4280c454
 def main(
