@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['Network', 'Attack', 'SCALES', 'Scale', 'PRECISIONS', 'Precision', 'check_choice', 'check_count', 'check_function',
-           'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'replace_file', 'set_aside', 'clone_folder',
-           'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision']
+           'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'sweep', 'replace_file', 'set_aside',
+           'clone_folder', 'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision']
 
 # %% ../nbs/api/00_basics.ipynb #ed780250
 import inspect
 import io
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -172,6 +174,20 @@ def _system_error(error:BaseException|None)->OSError|None:
         error = error.__context__
     return error
 
+# %% ../nbs/api/00_basics.ipynb #d862da85
+_DAY = 24 * 60 * 60  # Seconds
+
+def sweep(
+    folder:Path, # Where files are written
+    name:str='*', # Of a file; those of all files when left out
+    older:float=0, # Seconds for which nobody has written to it
+)->None:
+    "Remove what `replace_file` left beside when its process was killed"
+    for left in folder.glob(f'.{name}-{"[0-9a-f]" * 8}'):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime >= older:
+                left.unlink()
+
 # %% ../nbs/api/00_basics.ipynb #b313b286
 def replace_file(
     path:Path, # Where the file shall stand
@@ -184,6 +200,7 @@ def replace_file(
         with open(beside, 'xb') as file:
             write(file)
         os.replace(beside, path)
+        sweep(path.parent, path.name, older=_DAY)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         refused = _system_error(error)

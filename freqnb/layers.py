@@ -96,7 +96,8 @@ class DCTConv2d(nn.Conv2d):
 
     def __getattr__(self, name:str):
         if name == 'weight' and 'basis' in self.__dict__.get('_buffers', ()):
-            return written(synthesize(self.coefficients, self.basis), partial(_set_weight, self))
+            weight = synthesize(self.coefficients, self.basis).contiguous()
+            return written(weight, partial(_set_weight, self))
         return super().__getattr__(name)
 
     def __setattr__(self, name:str, value:object):

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from .basics import home, pick_precision, set_aside
+from .basics import home, pick_precision, set_aside, sweep
 from .distributed import ALONE, World
 from .identity import identity
 from .loop import State
@@ -178,6 +178,7 @@ def only_one(
     except Timeout:
         waiting()
         lock.acquire()
+    sweep(folder)
     try:
         yield
     finally:

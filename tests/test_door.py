@@ -425,6 +425,8 @@ def test_the_weight_of_a_cosine_layer_can_be_written(where):
         nn.init.zeros_,
         nn.init.ones_,
         nn.init.xavier_uniform_,
+        nn.init.orthogonal_,
+        nn.init.dirac_,
         lambda o: o.fill_(3),
     ):
         weight = layer.weight
