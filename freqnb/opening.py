@@ -10,10 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from textwrap import fill
 
 from .claims import Claim
-from .plots import GRAY, Picture, alt, plot_bars
 from .records import Record, best_committed
 from .statistics import Estimate
 
@@ -73,34 +71,55 @@ def _catch(claim:Claim)->str:
     return f'Otherwise than in the paper: {"; ".join(claim.lacking)}.'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00c
-def _forest(claims:Sequence[Claim])->Picture:
-    "The effects with their intervals, beside the thresholds"
-    values = {fill(claim.says, 46): claim.effect for claim in claims if math.isfinite(claim.effect.low)}
-    text = '; '.join(f'{claim.says}: {claim.effect}, {claim.verdict}' for claim in claims)
-    ax = plot_bars(values, 'effect, 95% interval; dotted: what it has to exceed')
-    ax.tick_params(axis='y', labelsize=8)
-    ax.figure.set_size_inches(6.4, 0.9 + 0.52 * len(values))
-    for row, claim in enumerate(c for c in claims if math.isfinite(c.effect.low)):
-        ax.plot([claim.threshold] * 2, [row - 0.4, row + 0.4], ':', color=GRAY, marker='')
-    return alt(ax, text)
+def _span(claims:Sequence[Claim])->tuple[float,float]:
+    "The smallest range that holds all effects, their intervals and their thresholds"
+    ends = [end for c in claims for end in (c.effect.low, c.effect.high, c.effect.value, c.threshold)]
+    low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
+    room = 0.05 * (high - low or 1)
+    return low - room, high + room
+
+def _mark(left:float, width:float, look:str)->str:
+    "A piece of a bar: from `left` percent of the line on"
+    return f'<span style="position:absolute;left:{left:.1f}%;width:{width:.1f}%;{look}"></span>'
+
+# %% ../nbs/api/08_opening.ipynb #0a11c017
+def _bar(claim:Claim, low:float, high:float)->str:
+    "An effect with its interval on a line from `low` to `high`, and a dotted threshold"
+
+    def at(value):
+        return 100 * (min(max(value, low), high) - low) / (high - low)
+
+    effect = claim.effect
+    ends = at(effect.low), at(effect.high)
+    marks = (
+        _mark(at(claim.threshold), 0, 'top:0;height:100%;border-left:2px dotted currentColor')
+        + _mark(ends[0], ends[1] - ends[0], 'top:45%;height:2px;background:#0072B2')
+        + _mark(
+            at(effect.value), 0, 'top:25%;height:.6rem;border-left:.6rem solid #0072B2;margin-left:-.3rem'
+        )
+    )
+    label = escape(f'{claim.says}: {effect}; it has to exceed {claim.threshold:g}')
+    return f'<div role="img" aria-label="{label}" style="position:relative;height:1.2rem">{marks}</div>'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00d
 @dataclass
 class InShort:
     "Answers with what they rest on, as HTML; as text where there is none"
     answers:list[str] # A sentence each, with its effect and interval
+    bars:list[str] # The effect of each as HTML; empty where there is none
     badge:str # Images and networks
     catch:str # What is otherwise than in the paper
-    picture:Picture|None=None # The effects
 
     def __repr__(self): return '\n'.join([*self.answers, self.catch, self.badge])
 
     def _repr_html_(self):
-        answers = ''.join(f'<li>{escape(answer)}</li>' for answer in self.answers)
-        picture = self.picture._repr_mimebundle_()['text/html'] if self.picture else ''
+        pairs = zip(self.answers, self.bars, strict=True)
+        answers = ''.join(f'<li>{escape(answer)}{bar}</li>' for answer, bar in pairs)
+        badge = f'<small class="badge">{escape(self.badge)}</small>'
         return (
-            f'<div class="in-short"><p><strong>In short</strong> <small class="badge">{escape(self.badge)}</small></p>'
-            f'<ul>{answers}</ul><p>{escape(self.catch)}</p>{picture}</div>'
+            f'<div class="in-short" style="max-width:42rem"><p><strong>In short</strong> {badge}</p>'
+            f'<ul>{answers}</ul><p>{escape(self.catch)} '
+            'Bars: effect and 95% interval; dotted: what it has to exceed.</p></div>'
         )
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00e
@@ -112,13 +131,14 @@ def in_short(
     "What a page found, from its record alone"
     record = record or best_committed(name)
     if record is None:
-        return InShort(['Nothing is recorded yet: run this page, and its claims are at the end.'], name, '')
+        return InShort(
+            ['Nothing is recorded yet: run this page, and its claims are at the end.'], [''], name, ''
+        )
     claims = _claims_that_say(record, says)
     answers = [f'{_answer(claim)} ({claim.measured}: {_interval(claim.effect)}).' for claim in claims]
-    bounded = [claim for claim in claims if math.isfinite(claim.effect.low)]
-    return InShort(
-        answers, _badge(claims[0], record), _catch(claims[0]), _forest(claims) if bounded else None
-    )
+    span = _span(claims)
+    bars = [_bar(claim, *span) for claim in claims]
+    return InShort(answers, bars, _badge(claims[0], record), _catch(claims[0]))
 
 # %% ../nbs/api/08_opening.ipynb #0a11c012
 _CHOSEN = """

@@ -75,7 +75,8 @@ def side_by_side(
         if len(claims) > 1:
             rows.append([says, agreement(list(claims.values())), '', '', ''])
             rows += [['', where, str(c.effect), c.counts, c.verdict] for where, c in claims.items()]
-    return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
+    alone = '' if rows else 'Each claim was measured in one setting only.'
+    return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, alone)
 
 # %% ../nbs/api/07_verdicts.ipynb #28490ea7
 def _by_sentence(record:Record)->dict[str, Claim]:
