@@ -34,21 +34,21 @@ def base(
     scale = check_scale(changes.get('scale') or settings().scale or 'demo')
     pick = partial(by_scale, scale=scale)
     values = dict(
-        data=settings().data or pick('fashion_mnist_mini', paper='cifar10'),
+        data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=pick('resnet9', paper='wide_resnet34_10'),
-        width=pick(8, paper=None),
+        width=pick(8, gpu=64, paper=None),
         images=pick(None, smoke=128, demo=1200),
         optimizer='momentum',
         lr=0.1,
         weight_decay=5e-4,
-        batch_size=pick(64, paper=128),
+        batch_size=pick(64, gpu=128, paper=128),
         schedule='step',
         milestones=(0.75, 0.9),
         warmup=pick(0.1, paper=0.0),
         label_smoothing=0.0,
         epochs=pick(smoke=4, demo=4, laptop=12, paper=100),
-        pad=pick(0, paper=4),
-        flip=pick(False, paper=True),
+        pad=pick(0, gpu=4, paper=4),
+        flip=pick(False, gpu=True, paper=True),
         swa=0.75,
         select='robust accuracy',
     )
@@ -75,7 +75,7 @@ def training_attack(
 )->Attack: # `(model, x, y)` to adversarial images
     "The PGD that networks are trained against"
     eps = eps_of(recipe) if eps is None else eps
-    steps = by_scale(smoke=1, demo=3, laptop=5, paper=10, scale=recipe.scale)
+    steps = by_scale(smoke=1, demo=3, laptop=5, gpu=10, paper=10, scale=recipe.scale)
     alpha = eps / 4 if steps == 10 else 1.25 * eps / steps
     return partial(attack, eps=eps, alpha=alpha, steps=steps, seed=seed)
 

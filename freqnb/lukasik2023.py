@@ -34,13 +34,13 @@ def base(
     scale = check_scale(changes.get('scale') or settings().scale or 'demo')
     pick = partial(by_scale, scale=scale)
     values = dict(
-        data=settings().data or pick('fashion_mnist_mini', paper='cifar10'),
+        data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=model,
-        width=pick(8, paper=None),
+        width=pick(8, gpu=64, paper=None),
         images=pick(None, smoke=512, demo=2000),
         optimizer='adamw',
-        batch_size=pick(128, paper=256),
-        epochs=pick(smoke=1, demo=8, laptop=10, paper=125),
+        batch_size=pick(128, gpu=256, paper=256),
+        epochs=pick(smoke=1, demo=8, laptop=10, gpu=30, paper=125),
         label_smoothing=0.0,
     )
     return Recipe(**values | NETWORKS[model] | changes | dict(scale=scale))

@@ -23,19 +23,19 @@ def base(
     scale = check_scale(changes.get('scale') or settings().scale or 'demo')
     pick = partial(by_scale, scale=scale)
     values = dict(
-        data=settings().data or pick('fashion_mnist_mini', paper='cifar10'),
+        data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=pick('resnet9', paper='resnet18'),
-        width=pick(8, paper=None),
-        norm=pick(True, paper=False),
+        width=pick(8, gpu=64, paper=None),
+        norm=pick(True, gpu=False, paper=False),
         images=pick(None, smoke=512, demo=3000),
-        optimizer=pick('sgd', paper='adam'),
-        lr=pick(0.1, paper=1e-4),
-        init=pick('default', paper='xavier'),
-        weight_decay=pick(5e-4, paper=0.0),
-        schedule=pick('linear', paper='constant'),
-        warmup=pick(0.2, paper=0.0),
-        batch_size=pick(128, paper=100),
-        epochs=pick(smoke=1, demo=6, laptop=10, paper=100),
+        optimizer=pick('sgd', gpu='adam', paper='adam'),
+        lr=pick(0.1, gpu=1e-3, paper=1e-4),
+        init=pick('default', gpu='xavier', paper='xavier'),
+        weight_decay=pick(5e-4, gpu=0.0, paper=0.0),
+        schedule=pick('linear', gpu='constant', paper='constant'),
+        warmup=pick(0.2, gpu=0.0, paper=0.0),
+        batch_size=pick(128, gpu=250, paper=100),
+        epochs=pick(smoke=1, demo=6, laptop=10, gpu=20, paper=100),
         label_smoothing=0.0,
     )
     if settings().init is not None:
@@ -50,11 +50,11 @@ def adam_base(
     values = dict(
         init='xavier',
         optimizer='adam',
-        lr=by_scale(2e-3, paper=1e-4, scale=changes.get('scale')),
+        lr=by_scale(2e-3, gpu=1e-3, paper=1e-4, scale=changes.get('scale')),
         weight_decay=0.0,
         schedule='constant',
         warmup=0.0,
-        batch_size=100,
+        batch_size=by_scale(100, gpu=250, scale=changes.get('scale')),
     )
     return base(**values | changes)
 
