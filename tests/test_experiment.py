@@ -199,7 +199,7 @@ def test_names_of_nested_and_of_joined_keys_agree(table):
     assert list(named(table).values()) == list(joined.values())
 
 
-# The papers' recipes, field by field, as they were before each had a room
+# The papers' recipes, field by field
 
 GRAY = dict(data='fashion_mnist_mini', width=8, label_smoothing=0.0)
 PAPER = dict(scale='paper', data='cifar10', width=None, label_smoothing=0.0)
@@ -207,7 +207,7 @@ SCALES = {
     'smoke': dict(GRAY, scale='smoke'),
     'demo': dict(GRAY, scale='demo'),
     'laptop': dict(GRAY, scale='laptop'),
-    'gpu': dict(GRAY, scale='gpu'),
+    'gpu': dict(scale='gpu', data='cifar10', width=64, label_smoothing=0.0),
     'paper': PAPER,
 }
 STEPS = (0.24, 0.48, 0.72, 0.96)
@@ -220,7 +220,10 @@ WANG = dict(
     smoke=dict(images=512, epochs=1),
     demo=dict(images=3000, epochs=6),
     laptop=dict(epochs=10),
-    gpu=dict(epochs=10),
+    gpu=dict(
+        norm=False, optimizer='adam', lr=1e-3, init='xavier', weight_decay=0.0,
+        schedule='constant', warmup=0.0, batch_size=250, epochs=20,
+    ),
 )  # fmt: skip
 HUANG_ALL = dict(optimizer='momentum', schedule='step', swa=0.75, select='robust accuracy')
 HUANG_GRAY = dict(HUANG_ALL, batch_size=64, warmup=0.1)
@@ -229,14 +232,14 @@ HUANG = dict(
     smoke=dict(HUANG_GRAY, images=128, epochs=4),
     demo=dict(HUANG_GRAY, images=1200, epochs=4),
     laptop=dict(HUANG_GRAY, epochs=12),
-    gpu=dict(HUANG_GRAY, epochs=12),
+    gpu=dict(HUANG_ALL, warmup=0.1, epochs=12, pad=4, flip=True),
 )
 LUKASIK = dict(
     paper=dict(batch_size=256, epochs=125),
     smoke=dict(images=512, epochs=1),
     demo=dict(images=2000, epochs=8),
     laptop=dict(epochs=10),
-    gpu=dict(epochs=10),
+    gpu=dict(batch_size=256, epochs=30),
 )
 EFFICIENT = dict(
     model='efficientnet_b0', optimizer='adamw', lr=1e-3, weight_decay=0.05, schedule='cosine', warmup=0.04
