@@ -413,7 +413,7 @@ def _attack_unbroken(
     work:dict, # What was found so far; changed in place
     pieces:Pieces, # Where that is kept
 )->None:
-    "Attack the images that are still right, batch by batch; images that are not finite have broken nothing"
+    "Attack the images that are still right, batch by batch; images that are not finite do not count as adversarial"
     adversarial, unbroken = work['adversarial'], work['unbroken']
     if work['rows'] is None:
         work['rows'] = unbroken.nonzero()[:, 0]

@@ -265,7 +265,7 @@ def finished(
     adversarial:Tensor, # What came of it `(N, C, H, W)`
     saturates:bool=True, # Whether the loss is a cross-entropy or a divergence
 )->Tensor: # The same, but images that are not finite as they were
-    "Say what the attack saw; where a gradient was not a number, the image has broken nothing"
+    "Say what the attack saw; where a gradient was not a number, the image does not count as adversarial"
     some = task.x[:8].to(task.device, memory_format=torch.channels_last)
     once = task.model if task.seed is None else None
     task.diagnosis.saturates = saturates

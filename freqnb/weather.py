@@ -202,7 +202,7 @@ _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))  # Weights of the 3 x 3 neighbors
 
 # %% ../nbs/api/02_weather.ipynb #e8e85ac3
 def _around(x:Tensor)->list[list[Tensor]]:
-    "The images `(N, H, W)` shifted to each of the 3 x 3 neighbours; outside, they mirror"
+    "The images `(N, H, W)` shifted to each of the 3 x 3 neighbors; outside, they mirror"
     h, w = x.shape[-2:]
     down, across = (fold_index(torch.arange(-1, n + 1, device=x.device), n, 'mirror') for n in (h, w))
     p = x.index_select(1, down).index_select(2, across)

@@ -64,7 +64,7 @@ def _slider_html(
     name:str, # The axis
     labels:list[str], # A label for each of its values
     at:int, # The value it stands at, from 0
-)->str: # A labelled slider, disabled until the handler runs
+)->str: # A labeled slider, disabled until the handler runs
     "An axis as HTML"
     return (
         f'<div style="display:flex;align-items:center;max-width:32rem;margin:.4rem 0">'
