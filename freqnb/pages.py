@@ -6,12 +6,14 @@
 __all__ = ['Page', 'addresses', 'is_dead', 'read_pages', 'dead_links', 'outside_requests', 'check_site']
 
 # %% ../nbs/api/10_pages.ipynb #1908e935
-import json
 import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+# %% ../nbs/api/10_pages.ipynb #776c3f4f
+from .search import read_search_script
 
 # %% ../nbs/api/10_pages.ipynb #e7f54787
 def _sort(
@@ -121,9 +123,10 @@ def dead_links(
     wanted = _style_assets(folder)
     for file, page in pages.items():
         wanted += [(file, link) for link in page.links + page.assets]
-    search = folder / 'search.json'
+    search = folder / 'site_libs' / 'search-index.js'
     if search.exists():
-        wanted += [(search, o['href']) for o in json.loads(search.read_text('utf-8'))]
+        found = read_search_script(search.read_text('utf-8'))
+        wanted += [(folder / 'index.html', f'{page}#{anchor}') for page, _, _, anchor, *_ in found]
     dead = {(file, link) for file, link in wanted if is_dead(link, file, pages, folder)}
     return sorted((file.relative_to(folder).as_posix(), link) for file, link in dead)
 

@@ -1,19 +1,24 @@
-"""The built site in a real browser: complete in itself, readable on a phone, alive without a kernel."""
+"""The built site in a real browser: complete in itself, open to everybody, alive without a kernel or a server."""
 
 import re
 import shutil
 import threading
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from freqnb.board import board_records
 from freqnb.pages import Page
 from freqnb.papers import PAPERS
-from freqnb.site import build_site, notebooks, serve_site, strip_number
+from freqnb.site import build_site, notebooks, serve_site, strip_number, zip_site
 
 ROOT = Path(__file__).parents[1]
-PHONE = dict(width=390, height=844)
+DESK = dict(width=1400, height=900)
+PHONE = dict(width=360, height=740)
+MEGABYTES = 20
 MATH_DONE = """() => !document.querySelector('script[src*=MathJax]')
     || (window.MathJax?.Hub?.queue.pending === 0 && !document.querySelector('.MathJax_Preview:not(:empty)')
         && document.querySelectorAll('script[type^="math/tex"]').length > 0)"""
@@ -23,7 +28,24 @@ COUNTS = """() => ({
     faults: document.querySelectorAll('.MathJax_Error, .merror, .mjx-merror').length,
     sliders: document.querySelectorAll('.freqnb-explorer input[type=range]:not(:disabled)').length,
     nameless: document.querySelectorAll('main img:not([alt]), main img[alt=""]').length})"""
-OVERFLOW = """() => document.documentElement.scrollWidth - document.documentElement.clientWidth"""
+OVERFLOW = """() => {
+    const wider = (o) => {
+        const {overflowX, display} = getComputedStyle(o);
+        const spills = o.scrollWidth > o.clientWidth + 1 && overflowX === 'visible' && display !== 'inline';
+        return o.clientWidth && spills && !o.closest('.MathJax, .MathJax_Display, svg, .unseen, thead')};
+    const page = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    const inside = [...document.querySelectorAll('main *')].filter(wider).map(o => o.outerHTML.slice(0, 120));
+    return [...(page > 0 ? [`page by ${page}`] : []), ...inside].slice(0, 3)}"""
+# Repeated parts are looked at once: rows of a table beyond the twelfth and code beyond the eighth block
+AXE = """async (rules) => {
+    const rows = document.querySelectorAll('tbody tr:nth-child(n+13)');
+    const exclude = [...rows, ...[...document.querySelectorAll('pre')].slice(8)];
+    const run = rules.length ? {runOnly: {type: 'rule', values: rules}} : {rules: {'target-size': {enabled: true}}};
+    const settings = {...run, resultTypes: ['violations'], preload: false};
+    const found = await axe.run({include: [document], exclude}, settings);
+    const serious = found.violations.filter(o => ['serious', 'critical'].includes(o.impact));
+    return serious.map(o => `${o.id}: ${o.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | ')}`)}"""
+COLORS, PLACES = ['color-contrast', 'link-in-text-block'], ['target-size', 'scrollable-region-focusable']
 
 
 @pytest.fixture(scope='module')
@@ -57,18 +79,33 @@ def address(site):
 
 
 @pytest.fixture(scope='module')
-def facts(site, address, open_tab):
-    "What the browser finds on each page, at a desk's width and at a phone's"
+def axe():
+    "The script of axe-core, which looks for what keeps people out of a page"
+    spec = find_spec('axe_playwright_python')
+    if spec is None:
+        pytest.skip("axe-core is missing: pip install -e '.[dev]'")
+    return (Path(spec.origin).parent / 'axe.min.js').read_text('utf-8')
+
+
+@pytest.fixture(scope='module')
+def facts(site, address, open_tab, axe):
+    "What the browser finds on each page, in light and in dark mode, at a desk's width and at a phone's"
     found = {}
     for file in sorted(site.rglob('*.html')):
         tab, name = open_tab(), file.relative_to(site).as_posix()
-        tab.page.goto(address + name)
-        tab.page.wait_for_function(MATH_DONE)
-        seen = tab.page.evaluate(COUNTS) | dict(desk=tab.page.evaluate(OVERFLOW))
-        tab.page.set_viewport_size(PHONE)
-        seen |= dict(phone=tab.page.evaluate(OVERFLOW), outside=tab.outside, errors=tab.errors)
-        found[name] = SimpleNamespace(**seen)
-        tab.page.context.close()
+        page = tab.page
+        page.set_viewport_size(DESK)
+        page.goto(address + name)
+        page.wait_for_function(MATH_DONE)
+        page.evaluate(axe)
+        seen = page.evaluate(COUNTS) | dict(desk=page.evaluate(OVERFLOW), light=page.evaluate(AXE, []))
+        page.locator('.scheme').click()
+        seen |= dict(dark=page.evaluate(AXE, COLORS))
+        page.set_viewport_size(PHONE)
+        page.evaluate('() => new Promise(o => requestAnimationFrame(() => requestAnimationFrame(o)))')
+        seen |= dict(phone=page.evaluate(OVERFLOW), places=page.evaluate(AXE, PLACES))
+        found[name] = SimpleNamespace(**seen, outside=tab.outside, errors=tab.errors)
+        page.context.close()
     return found
 
 
@@ -118,8 +155,28 @@ def test_pictures_have_descriptions(facts):
     assert {k: v.nameless for k, v in facts.items() if v.nameless} == {}
 
 
-def test_nothing_overflows(facts):
-    assert {k: (v.desk, v.phone) for k, v in facts.items() if v.desk > 0 or v.phone > 0} == {}
+def test_nothing_is_wider_than_its_column(facts):
+    assert {k: (v.desk, v.phone) for k, v in facts.items() if v.desk or v.phone} == {}
+
+
+def test_axe_finds_nothing_serious(facts):
+    "In light and dark mode, and the size of targets on a phone"
+    faults = {k: (v.light, v.dark, v.places) for k, v in facts.items() if v.light or v.dark or v.places}
+    assert faults == {}
+
+
+def test_what_axe_and_the_widths_would_find(address, tab, axe):
+    "Were pale words, a nameless field, a small button and a wide box not seen, the tests above would pass for nothing"
+    tab.page.set_viewport_size(PHONE)
+    tab.page.goto(address + 'glossary.html')
+    tab.page.evaluate(axe)
+    small = 'style="width:9px;height:9px;padding:0"'
+    bad = f'<p style="color:#999;background:#fff">pale</p><input><button {small}>a</button><button {small}>b</button>'
+    bad += '<div style="width:900px;height:9px">wide</div>'
+    tab.page.evaluate("bad => document.querySelector('main').insertAdjacentHTML('afterbegin', bad)", bad)
+    found = {o.partition(':')[0] for o in tab.page.evaluate(AXE, [])}
+    assert {'color-contrast', 'label', 'target-size'} <= found
+    assert tab.page.evaluate(OVERFLOW)
 
 
 def test_sliders_move_pictures(facts, address, tab):
@@ -164,20 +221,156 @@ def brightness(page):
 def test_dark_and_light(address, tab):
     tab.page.goto(address + 'index.html')
     assert brightness(tab.page) > 200
-    tab.page.locator('.quarto-color-scheme-toggle:visible').first.click()
-    tab.page.wait_for_function("() => document.documentElement.classList.contains('quarto-dark')")
-    assert brightness(tab.page) < 80
+    button = tab.page.get_by_role('button', name='Dark mode')
+    assert button.get_attribute('aria-pressed') == 'false'
+    button.click()
+    assert brightness(tab.page) < 80 and button.get_attribute('aria-pressed') == 'true'
     tab.page.reload()
     assert brightness(tab.page) < 80, 'the choice is remembered'
-    tab.page.locator('.quarto-color-scheme-toggle:visible').first.click()
+    button.click()
     assert brightness(tab.page) > 200
+
+
+def test_the_skip_link_comes_first(address, tab):
+    tab.page.goto(address + 'index.html')
+    tab.page.keyboard.press('Tab')
+    assert tab.page.evaluate('document.activeElement.className') == 'skip'
+    tab.page.keyboard.press('Enter')
+    assert tab.page.evaluate('document.activeElement.id') == 'text'
+
+
+def test_pages_load_one_style_and_mathematics_where_there_is_some(site):
+    for file in site.rglob('*.html'):
+        assets = Page(file.read_text('utf-8')).assets
+        assert sum(o.endswith('.css') for o in assets) == 1, file
+        formulas = '<span class="math ' in file.read_text('utf-8')
+        assert any('MathJax' in o for o in assets) == formulas, file
+
+
+def search_for(page, words):
+    "What the search finds: the addresses, best first"
+    page.get_by_role('searchbox', name='Search').fill(words)
+    page.locator('.hits li').first.wait_for()
+    return [link.get_attribute('href') for link in page.locator('.hits a').all()]
 
 
 def test_search_finds_a_function(address, tab):
     tab.page.goto(address + 'index.html')
-    tab.page.locator('#quarto-search input').fill('split_bands')
-    hit = tab.page.locator('.search-result', has_text='split_bands').first
-    hit.click()
+    assert search_for(tab.page, 'split_bands')[0] == 'api/spectrum.html#split_bands'
+    tab.page.keyboard.press('ArrowDown')
+    tab.page.keyboard.press('Enter')
     tab.page.wait_for_url('**/api/spectrum.html*')
     assert tab.page.locator('[id="split_bands"]').count() == 1
     assert tab.errors == [] and tab.outside == []
+
+
+@pytest.mark.parametrize('words', ['batch normalization', 'robust accuracy', 'spectrum', 'mixup'])
+def test_search_puts_what_is_to_be_read_before_the_library(address, tab, words):
+    tab.page.goto(address + 'api/spectrum.html')
+    found = search_for(tab.page, words)
+    assert not found[0].removeprefix('../').startswith('api/'), found
+
+
+def test_the_site_works_from_a_disk(site, tmp_path, tab):
+    "Unpacked from its zip, opened as files: pages, formulas, a slider, the search, the scoreboard"
+    with zipfile.ZipFile(zip_site(site)) as packed:
+        packed.extractall(tmp_path)
+    (home,) = tmp_path.glob('*/index.html')
+    page = tab.page
+    page.goto(home.as_uri())
+    found = search_for(page, 'split_bands')
+    page.locator('.hits a').first.click()
+    page.wait_for_url('**/api/spectrum.html*')
+    page.goto((home.parent / 'high_frequency' / 'split.html').as_uri())
+    page.wait_for_function(MATH_DONE)
+    assert page.evaluate(COUNTS)['sliders'] and found
+    page.goto((home.parent / 'scoreboard.html').as_uri())
+    page.get_by_label('paper').select_option(index=1)
+    assert tab.errors == []
+
+
+def test_the_site_is_small(site):
+    assert sum(o.stat().st_size for o in site.rglob('*') if o.is_file()) < MEGABYTES * 1e6
+
+
+def board(page):
+    "The rows of the scoreboard that are shown"
+    return page.locator('#board tbody tr:visible')
+
+
+def test_the_scoreboard_shows_every_claim_of_the_records(site, address, tab):
+    "Also without scripts; each leads to a cell"
+    claims = [claim.says for record in board_records(ROOT / 'nbs' / 'records') for claim in record.claims]
+    html = (site / 'scoreboard.html').read_text('utf-8')
+    rows = re.findall(r'<tr data-.*?</tr>', html, re.S)
+    assert len(rows) == len(claims) > 0
+    links = [Page(row).links[0] for row in rows]
+    assert [o for o in links if not re.search(r'\.html#cell-\d+$', o)] == []
+    page = tab.page.context.browser.new_context(java_script_enabled=False).new_page()
+    page.goto(address + 'scoreboard.html')
+    assert board(page).count() == len(claims) and not page.locator('.filters').is_visible()
+    page.context.close()
+
+
+@pytest.mark.parametrize('name', ['paper', 'verdict', 'setting', 'who says so'])
+def test_the_scoreboard_filters(address, tab, name):
+    "By each of its lists; the address keeps what was chosen"
+    tab.page.goto(address + 'scoreboard.html')
+    everything = board(tab.page).count()
+    choice = tab.page.get_by_label(name, exact=True)
+    key = choice.get_attribute('name')
+    value = choice.locator('option').nth(1).inner_text()
+    choice.select_option(value)
+    shown = [row.get_attribute(f'data-{key}') for row in board(tab.page).all()]
+    assert set(shown) == {value} and len(shown) < everything
+    assert tab.page.get_by_role('status').last.inner_text() == f'{len(shown)} of {everything} claims'
+    tab.page.reload()
+    assert board(tab.page).count() == len(shown)
+
+
+def test_the_scoreboard_sorts(address, tab):
+    "By each heading that is a button, one way and the other"
+    tab.page.goto(address + 'scoreboard.html')
+    for head in tab.page.locator('#board th[data-key]').all():
+        key = head.get_attribute('data-key')
+        head.get_by_role('button').click()
+        up = [row.get_attribute(f'data-{key}') for row in board(tab.page).all()]
+        head.get_by_role('button').click()
+        down = [row.get_attribute(f'data-{key}') for row in board(tab.page).all()]
+        assert down == up[::-1] and len(set(up)) > 1
+        if key in ('effect', 'n'):
+            assert [float(o) for o in up] == sorted(float(o) for o in up)
+    assert tab.errors == []
+
+
+def test_on_a_phone_a_verdict_comes_first(address, tab):
+    tab.page.set_viewport_size(PHONE)
+    tab.page.goto(address + 'scoreboard.html')
+    row = board(tab.page).first
+    tops = {kind: row.locator(kind).bounding_box()['y'] for kind in ('.verdict', '.says', '.forest')}
+    assert tops['.verdict'] < tops['.says'] < tops['.forest']
+
+
+def test_a_term_says_what_it_means(address, tab):
+    "To the mouse and to the keyboard; Escape puts it away; without scripts it is a link to the glossary"
+    tab.page.goto(address + 'high_frequency/split.html')
+    term = tab.page.locator('a.term').first
+    means = term.get_attribute('data-means')
+    tip = tab.page.get_by_role('tooltip')
+    for begin in (term.hover, term.focus):
+        begin()
+        assert tip.inner_text() == means and term.get_attribute('aria-describedby') == tip.get_attribute('id')
+        tab.page.keyboard.press('Escape')
+        assert tip.count() == 0
+    term.click()
+    place = tab.page.locator(f'[id="{tab.page.url.partition("#")[2]}"]')
+    assert '/glossary.html#' in tab.page.url and means[:30] in place.inner_text()
+
+
+def test_the_pages_are_behind_a_button_on_a_phone(address, tab):
+    tab.page.set_viewport_size(PHONE)
+    tab.page.goto(address + 'index.html')
+    pages = tab.page.get_by_role('navigation', name='Pages')
+    assert not pages.is_visible()
+    tab.page.get_by_role('button', name='Pages').click()
+    assert pages.is_visible() and pages.get_by_role('link', name='Scoreboard').is_visible()
