@@ -41,7 +41,7 @@ function confine(image, center, shape, settings) {
   return moved;
 }
 
-export const ATTACK = { eps: 8 / 255, steps: 20, band: 'all', radius: 8, seed: 0 };
+export const ATTACK = { eps: 8 / 255, steps: 20, band: 'all', radius: 8, seed: null };
 
 function checkAttack({ eps, steps, band }) {
   if (!(eps >= 0)) throw new Error(`eps is ${eps}; expected a number >= 0, such as 8/255`);
@@ -49,20 +49,21 @@ function checkAttack({ eps, steps, band }) {
   checkChoice('band', band, ['all', 'low', 'high']);
 }
 
+// Anywhere in the ball for a seed; the image itself where there is none
+function start(center, { eps, seed }) {
+  if (seed === null) return center;
+  const random = generator(seed);
+  return center.map((value) => value + eps * (2 * random() - 1));
+}
+
 // An image that the network shall take for something other than its label, and the logits there
 export function pgd(net, pixels, label, options = {}) {
   const settings = { ...ATTACK, ...options };
   checkAttack(settings);
-  const { eps, steps, band, radius, seed } = settings;
+  const { eps, steps, band, radius } = settings;
   const alpha = settings.alpha ?? (2.5 * eps) / steps;
-  const center = Float64Array.from(pixels),
-    random = generator(seed);
-  let image = confine(
-    center.map((value) => value + eps * (2 * random() - 1)),
-    center,
-    net.input,
-    settings,
-  );
+  const center = Float64Array.from(pixels);
+  let image = confine(start(center, settings), center, net.input, settings);
   for (let i = 0; i < steps && eps > 0; i++) {
     const slope = inBand(gradient(net, image, label).gradient, net.input, radius, band);
     const moved = image.map((value, j) => value + alpha * Math.sign(slope[j]));

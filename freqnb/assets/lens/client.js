@@ -8,29 +8,33 @@ export const catalog = window.freqnbCatalog ?? { networks: [], images: [] };
 
 // A worker out of the engine's own source: no file is asked for, so that it starts under file://, too.
 // Where a page allows no worker, the engine computes in the page.
-function startWorker(receive) {
+function startWorker(take) {
   try {
     const source = `const serve = (${startEngine})(); onmessage = (event) => postMessage(serve(event.data));`;
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
-    worker.onmessage = (event) => receive(event.data);
+    worker.onmessage = (event) => take(event.data);
     return (request) => worker.postMessage(request);
   } catch {
     const serve = startEngine();
-    return (request) => setTimeout(() => receive(serve(request)));
+    return (request) => setTimeout(() => take(serve(request)));
   }
 }
 
 const waiting = new Map();
 let count = 0;
-const send = startWorker(({ id, result, error }) => {
+
+function receive({ id, result, error }) {
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
   if (error === undefined) resolve(result);
   else reject(new Error(error));
-});
+}
+
+// Two workers, so that a slider never waits for an attack
+const quick = startWorker(receive), slow = startWorker(receive);
 
 // The engine's answer to a task of service.js, as a promise
-export function ask(task, request) {
+export function ask(task, request, send = task === 'attack' ? slow : quick) {
   const id = count++;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject });
@@ -58,7 +62,8 @@ async function fetchNetwork(name) {
     catalog.networks.map((network) => network.name),
   );
   const { manifest, weights } = delivered.get(name) ?? (await addScript(name));
-  await ask('load', { manifest, bytes: fromBase64(weights) });
+  const brought = { manifest, bytes: fromBase64(weights) };
+  await Promise.all([quick, slow].map((send) => ask('load', brought, send)));
 }
 
 // Load a network once; a load that failed may be tried again
@@ -110,7 +115,7 @@ window.freqnb = {
   gradient: (name, pixels, label, { rho } = {}) => on('gradient', name, { pixels: Array.from(pixels), label, rho }),
   // The low and the high frequencies of an image of a shape: channels, height, width
   split: (pixels, shape, radius) => ask('split', { pixels: Array.from(pixels), shape, radius }),
-  // PGD: options are eps, steps, alpha, band ('all', 'low' or 'high'), radius, and the seed of the start
+  // PGD: options are eps, steps, alpha, band ('all', 'low' or 'high'), radius, and a seed for a random start
   attack: (name, pixels, label, options = {}) => on('attack', name, { pixels: Array.from(pixels), label, ...options }),
   // A network's script calls it
   deliver: (brought) => delivered.set(brought.manifest.name, brought),

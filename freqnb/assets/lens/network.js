@@ -113,6 +113,6 @@ export const firstConvolution = (net) => net.tape.findIndex((step) => step.opera
 export function withSmoothKernels(net, rho) {
   if (!rho) return net;
   const first = firstConvolution(net);
-  const change = (step, i) => (i === first ? { ...step, weight: smoothed(step.weight, rho) } : step);
+  const change = (step, i) => (i === first ? { ...step, weight: smoothed(step.weight, rho), back: undefined } : step);
   return { ...net, tape: net.tape.map(change) };
 }

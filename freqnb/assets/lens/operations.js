@@ -99,17 +99,34 @@ function addBias(values, bias, size) {
   }
 }
 
+// With a stride of 1 the way back is a convolution, too: with the kernels turned around, from outputs to inputs
+function wayBack(step) {
+  const [outputs, inputs, kh, kw] = step.weight.shape, size = kh * kw;
+  const data = new Float64Array(step.weight.data.length);
+  for (let o = 0; o < outputs; o++) {
+    for (let i = 0; i < inputs; i++) {
+      const from = (o * inputs + i) * size, to = (i * outputs + o) * size;
+      for (let k = 0; k < size; k++) data[to + size - 1 - k] = step.weight.data[from + k];
+    }
+  }
+  const padding = [kh - 1 - step.padding[0], kw - 1 - step.padding[1]];
+  const weight = { shape: [inputs, outputs, kh, kw], data };
+  return { inputs: step.shape, shape: step.inputs, stride: [1, 1], padding, weight };
+}
+
 const convolve = {
   forward(step, [x]) {
-    const [outputs, height, width] = step.shape;
-    const depth = step.weight.data.length / outputs;
+    const [outputs, height, width] = step.shape, depth = step.weight.data.length / outputs;
     const data = products(step.weight.data, patches(step, x.data), outputs, height * width, depth);
     if (step.bias) addBias(data, step.bias.data, height * width);
     return { value: tensor(step.shape, data) };
   },
   backward(step, gradient) {
-    const [outputs, height, width] = step.shape;
-    const depth = step.weight.data.length / outputs;
+    const [outputs, height, width] = step.shape, depth = step.weight.data.length / outputs;
+    if (step.stride[0] === 1 && step.stride[1] === 1) {
+      step.back ??= wayBack(step);
+      return [convolve.forward(step.back, [gradient]).value];
+    }
     step.weight.turned ??= transposed(step.weight.data, outputs, depth);
     const turned = transposed(gradient.data, outputs, height * width);
     return [unpatched(step, products(turned, step.weight.turned, height * width, depth, outputs))];

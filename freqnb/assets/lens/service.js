@@ -1,6 +1,6 @@
 // What the page asks for and a worker answers: networks are loaded once and then known by their names.
 
-import { pgd } from './attack.js';
+import { ATTACK, pgd } from './attack.js';
 import { fourier, lowShare, magnitudes, split } from './fourier.js';
 import { answer, firstConvolution, gradient, network, withSmoothKernels } from './network.js';
 import { checkChoice } from './shared.js';
@@ -54,7 +54,7 @@ function attack({ name, pixels, label, rho, ...options }) {
     label: target,
     change,
     spectrum,
-    lowShare: lowShare(change, net.input, options.radius ?? 8),
+    lowShare: lowShare(change, net.input, options.radius ?? ATTACK.radius),
   };
 }
 

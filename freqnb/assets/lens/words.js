@@ -16,18 +16,14 @@ const said = (logits, classes) => {
   return `<b>${name}</b> (${percent(share)})`;
 };
 
-// One sentence a network: what it takes the whole image and its two parts for
+// One sentence a network: what it reads the whole image and its two parts as
 export function aboutParts(networks, answers, radius) {
-  return networks
-    .map(({ title, classes }, i) => {
-      const { whole, low, high } = answers[i];
-      return (
-        `<b class="lens-name-${i}">${title}</b> takes the whole image for ${said(whole, classes)}, its low ` +
-        `frequencies, up to ${radius} cycles per image, for ${said(low, classes)}, ` +
-        `and its high ones for ${said(high, classes)}.`
-      );
-    })
-    .join(' ');
+  const sentences = networks.map(({ title, classes }, i) => {
+    const { whole, low, high } = answers[i];
+    return `<b class="lens-name-${i}">${title}</b> reads the whole image as ${said(whole, classes)}, its low frequencies
+      (up to ${radius} cycles per image) as ${said(low, classes)}, and its high ones as ${said(high, classes)}.`;
+  });
+  return sentences.join(' ');
 }
 
 const PLACES = { all: 'anywhere in the spectrum', low: 'inside the circle', high: 'outside the circle' };
@@ -44,7 +40,7 @@ export function aboutAttack({ title, classes }, i, found, { eps, steps, band, ra
       : `turns ${name} from ${said(found.before, classes)} to ${said(found.logits, classes)}`;
   const taken = `${steps} PGD ${steps === 1 ? 'step' : 'steps'}`;
   return `A change of at most ${eps}/255 a pixel, ${PLACES[band]}, ${effect} (${taken}).
-    Up to ${radius} cycles lies ${percent(found.lowShare)} of its energy.`;
+    Of its energy, ${percent(found.lowShare)} lies at up to ${radius} cycles per image.`;
 }
 
 const counted = ({ value, low, high }) => `${percent(value)} [${Math.round(100 * low)}, ${percent(high)}]`;
