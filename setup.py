@@ -8,6 +8,7 @@ ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 facts = ini['freqnb']
 coco = facts['coco_requirements'].split()
+cluster = facts['cluster_requirements'].split()
 
 COMMANDS = dict(
     reproduce='cli',
@@ -19,6 +20,7 @@ COMMANDS = dict(
     data='cli',
     docs='site',
     bench='bench',
+    sweep='sweep',
     zoo='zoo',
 )
 
@@ -35,7 +37,7 @@ setup(
     packages=find_packages(include=['freqnb', 'freqnb.*']),
     package_data={'freqnb': ['assets/*', 'assets/*/*', 'py.typed']},
     install_requires=facts['requirements'].split(),
-    extras_require={'coco': coco, 'dev': facts['dev_requirements'].split() + coco},
+    extras_require={'coco': coco, 'cluster': cluster, 'dev': facts['dev_requirements'].split() + coco},
     entry_points={
         'nbdev': ['freqnb=freqnb._modidx:d'],
         'console_scripts': ['freqnb=freqnb.__main__:main'],

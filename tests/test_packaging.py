@@ -13,7 +13,15 @@ import tarfile
 import tomllib
 import zipfile
 from configparser import ConfigParser
-from importlib.metadata import distribution, entry_points, packages_distributions, requires, version
+from contextlib import suppress
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+    packages_distributions,
+    requires,
+    version,
+)
 from pathlib import Path
 
 import pytest
@@ -28,8 +36,11 @@ PEERS = dict(
     bench_images={'imagecorruptions', 'scikit-image', 'skimage'},
     bench_networks={'torchattacks'},
 )  # rows are skipped where they are not; they belong into an environment of their own
-EVERYTHING = ('requirements', 'coco_requirements', 'dev_requirements')
-EXTRAS = {'07_detection': 'coco_requirements'}  # a second opinion, which the notebook says how to install
+EVERYTHING = ('requirements', 'coco_requirements', 'cluster_requirements', 'dev_requirements')
+EXTRAS = {
+    '07_detection': 'coco_requirements',
+    'jobs': 'cluster_requirements',
+}  # what the message of the missing import says how to install
 # Commands for those who write the project: they may need what only `.[dev]` installs
 AUTHORS = {'site', 'pages', 'bench', 'bench_images', 'bench_networks'}
 HEAVY = (
@@ -232,13 +243,12 @@ def imports(path):
 
 
 def direct(names):
-    "What the named distributions themselves require"
-    return {
-        canonicalize_name(Requirement(o).name)
-        for name in names
-        for o in requires(name) or ()
-        if 'extra ==' not in o
-    }
+    "What the named distributions themselves require, as far as they are installed"
+    found = set()
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found |= {canonicalize_name(Requirement(o).name) for o in requires(name) or () if 'extra ==' not in o}
+    return found
 
 
 @pytest.mark.parametrize('path', MODULES + OTHERS, ids=lambda o: o.stem)
