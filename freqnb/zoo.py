@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZOO_TITLES', 'zoo_rows', 'zoo_record', 'keep_network', 'zoo']
 
-# %% ../nbs/api/09_zoo.ipynb #0d045e84
+# %% ../nbs/api/09_zoo.ipynb #850ac5ab
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# %% ../nbs/api/09_zoo.ipynb #9cb983e3
+# %% ../nbs/api/09_zoo.ipynb #eb273b0c
 from . import huang2022, lukasik2023, wang2020
 from .basics import check_choice
 from .cost import costs_of, in_words
@@ -27,10 +27,10 @@ from .pgd import pgd
 from .statistics import proportion
 from .train import Run
 
-# %% ../nbs/api/09_zoo.ipynb #1c4b2d32
+# %% ../nbs/api/09_zoo.ipynb #fc6ce087
 _SHARED = dict(scale='laptop', data='fashion_mnist_mini', label_smoothing=0.1)
 
-# %% ../nbs/api/09_zoo.ipynb #13f77de0
+# %% ../nbs/api/09_zoo.ipynb #95deabf4
 def zoo_rows(
 )->dict[str,Row]: # Recipe and objective by name; every recipe has the scale laptop
     "What each network of the zoo is trained with: rows of the three papers, a width of 8, one seed"
@@ -49,7 +49,7 @@ def zoo_rows(
         rows[f'penalty_{strength:g}'] = lukasik, lukasik2023.with_penalty('highest', strength)
     return rows
 
-# %% ../nbs/api/09_zoo.ipynb #4a7669a5
+# %% ../nbs/api/09_zoo.ipynb #9b3aff9c
 ZOO_TITLES = {
     'natural': ('Natural', 'trained on the images as they are'),
     'shuffled': ('Shuffled labels', 'learned by heart 1,500 images whose labels were dealt at random'),
@@ -67,18 +67,18 @@ ZOO_TITLES = {
     'penalty_0.1': ('Penalty .1', 'ten times the filter penalty of Lukasik et al. 2023'),
 }
 
-# %% ../nbs/api/09_zoo.ipynb #d104f92d
+# %% ../nbs/api/09_zoo.ipynb #f29c35ef
 _ATTACKED = 500
 _EPS = (8, 24)
 
-# %% ../nbs/api/09_zoo.ipynb #f9166f98
+# %% ../nbs/api/09_zoo.ipynb #6fc69a06
 def _facts(right:Tensor)->dict[str,float]:
     "For a manifest: the share of images that are classified correctly, its interval, and their number"
     found = proportion(right)
     values = {name: round(getattr(found, name), 4) for name in ('value', 'low', 'high')}
     return values | dict(n=found.n)
 
-# %% ../nbs/api/09_zoo.ipynb #937cc5f1
+# %% ../nbs/api/09_zoo.ipynb #57ccc9a2
 def zoo_record(
     run:Run, # What the network came from
     model:nn.Module, # The network as the zoo ships it
@@ -102,7 +102,7 @@ def zoo_record(
         run=run.path.name,
     )
 
-# %% ../nbs/api/09_zoo.ipynb #6d441e61
+# %% ../nbs/api/09_zoo.ipynb #a527a214
 def keep_network(
     name:str, # One of `ZOO_TITLES`
     run:Run, # What was trained
@@ -123,7 +123,7 @@ def keep_network(
     write()
     return write(record=zoo_record(run, pretrained(name, folder), test, attacked))
 
-# %% ../nbs/api/09_zoo.ipynb #74bb7901
+# %% ../nbs/api/09_zoo.ipynb #e4f565cc
 def zoo(
     *names:str, # Networks, such as natural; all when left out
     folder:str|None=None, # Where to write; the package's own assets/zoo when left out

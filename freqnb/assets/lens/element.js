@@ -75,7 +75,10 @@ class FreqLens extends HTMLElement {
     this.showCursor();
     const [parts, kernels, attack] = this.requests;
     parts();
-    kernels();
+    const shown = `${this.state.names} ${this.state.rho}`;
+    if (shown !== this.shown) kernels();
+    this.shown = shown;
+    find(this, 'text', 'hint').hidden = this.state.attacking;
     find(this, 'rows', 'attack').hidden = !this.state.attacking;
     find(this, 'rows', 'attack').classList.add('lens-waiting');
     clearTimeout(this.later);
@@ -168,6 +171,7 @@ class FreqLens extends HTMLElement {
     for (const [name, value] of Object.entries(attributes)) pad.setAttribute(name, value);
     find(this, 'picture', 'whole').after(pad);
     this.pad = pad;
+    this.shown = '';
     this.cursor = this.state.image.shape.slice(1).map((side) => side / 2);
     drag(pad, (event) => {
       const [, height, width] = this.state.image.shape, [across, down] = shares(event, pad);

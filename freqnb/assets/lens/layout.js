@@ -51,7 +51,7 @@ const table = (classes) => `
   <table class="lens-table">
     <caption class="lens-hidden">How likely each network finds each class, for the whole image and its parts</caption>
     <thead><tr><td class="lens-legend" data-text="legend"></td>
-      ${part('whole', 'whole')}${part('low', 'low')}${part('high', 'high, on gray')}</tr></thead>
+      ${part('whole', 'whole')}${part('low', 'low')}${part('high', 'high')}</tr></thead>
     <tbody>${each(classes, bars)}</tbody>
   </table>`;
 
@@ -66,7 +66,9 @@ const attack = (id) => `
     ${group(id, 'band', 'change', bands())}
     ${slider('eps', 'eps', 'min="0" max="64" step="1"')}
     ${slider('steps', 'PGD steps', 'min="1" max="40" step="1"')}
-    <div data-rows="attack" aria-live="off"></div>
+    <p class="lens-caption" data-text="hint">PGD changes every pixel a little, step by step, until the network errs.
+      Choose where in the spectrum the change may lie.</p>
+    <div data-rows="attack"></div>
   </section>`;
 
 const kernels = (id) => `
@@ -82,9 +84,9 @@ export const layout = (id, networks, images, classes, reach) => `
   <div class="lens">
     ${group(id, 'image', 'Image', each(images, thumb) + own(id))}
     ${group(id, 'network', 'Network', each(networks, networkButton))}
-    <div class="lens-about" data-text="networks"></div>
     <div class="lens-main"><div class="lens-left">${stage(reach)}</div>${table(classes)}</div>
     <p class="lens-sentence" data-text="parts"></p>
+    <div class="lens-about" data-text="networks"></div>
     <div class="lens-boxes">${attack(id)}${kernels(id)}</div>
     <p class="lens-hidden" role="status" data-text="status"></p>
   </div>`;

@@ -57,7 +57,7 @@ function place(circle, cx, cy, r) {
   for (const [name, value] of Object.entries({ cx, cy, r })) circle.setAttribute(name, value);
 }
 
-export function showParts(element, { image, radius }, networks, found) {
+export function showParts(element, { image, radius, rho }, networks, found) {
   const { title, shape } = image;
   picture(element, 'whole', image.pixels, shape, title);
   picture(element, 'low', found.low, shape, `${title}, frequencies up to ${radius} cycles`);
@@ -70,7 +70,7 @@ export function showParts(element, { image, radius }, networks, found) {
   const about = networks.map((network, i) => `<p>${aboutNetwork(network, i)}</p>`);
   find(element, 'text', 'networks').innerHTML = about.join('');
   find(element, 'text', 'legend').innerHTML = networks.map(legend).join('');
-  find(element, 'text', 'parts').innerHTML = aboutParts(networks, found.answers, radius);
+  find(element, 'text', 'parts').innerHTML = aboutParts(networks, found.answers, { radius, rho });
 }
 
 // A bar a network for each class; bars stay where they are, so that they grow and shrink in place

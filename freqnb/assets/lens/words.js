@@ -17,11 +17,13 @@ const said = (logits, classes) => {
 };
 
 // One sentence a network: what it reads the whole image and its two parts as
-export function aboutParts(networks, answers, radius) {
+export function aboutParts(networks, answers, { radius, rho }) {
+  const how = rho ? `, its first layer smoothed with rho = ${rho.toFixed(2)},` : '';
   const sentences = networks.map(({ title, classes }, i) => {
     const { whole, low, high } = answers[i];
-    return `<b class="lens-name-${i}">${title}</b> reads the whole image as ${said(whole, classes)}, its low frequencies
-      (up to ${radius} cycles per image) as ${said(low, classes)}, and its high ones as ${said(high, classes)}.`;
+    return `<b class="lens-name-${i}">${title}</b>${how} reads the whole image as ${said(whole, classes)},
+      its low frequencies (up to ${radius} cycles per image) as ${said(low, classes)},
+      and its high ones as ${said(high, classes)}.`;
   });
   return sentences.join(' ');
 }
