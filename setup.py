@@ -19,6 +19,7 @@ COMMANDS = dict(
     robust='cli',
     data='cli',
     docs='site',
+    voila='app',
     bench='bench',
     sweep='sweep',
     zoo='zoo',
@@ -35,7 +36,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['freqnb', 'freqnb.*']),
-    package_data={'freqnb': ['assets/*', 'assets/*/*', 'py.typed']},
+    package_data={'freqnb': ['assets/**/*', 'py.typed']},
     install_requires=facts['requirements'].split(),
     extras_require={'coco': coco, 'cluster': cluster, 'dev': facts['dev_requirements'].split() + coco},
     entry_points={

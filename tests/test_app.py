@@ -1,0 +1,51 @@
+"""A notebook as an application: Voila with our template asks for nothing outside, and its widget is alive."""
+
+import os
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from test_lab import drag, free_port, wait_for, write_notebook
+
+from freqnb.app import voila_command, with_template
+
+
+@pytest.fixture
+def app(tmp_path):
+    "The address of a Voila on one notebook"
+    pytest.importorskip('voila')
+    write_notebook(tmp_path / 'waves.ipynb')
+    port = free_port()
+    command = voila_command(str(tmp_path / 'waves.ipynb'), port, browser=False)
+    own = dict(IPYTHONDIR=str(tmp_path / 'ipython'), JUPYTER_RUNTIME_DIR=str(tmp_path / 'runtime'))
+    with open(tmp_path / 'voila.log', 'w') as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=with_template(os.environ | own), stdout=log, stderr=log)
+        try:
+
+            def answers():
+                assert process.poll() is None, (tmp_path / 'voila.log').read_text()
+                try:
+                    urllib.request.urlopen(f'http://127.0.0.1:{port}/static/nothing', timeout=1)
+                except urllib.error.HTTPError:
+                    return True
+                except OSError:
+                    return False
+                return True
+
+            wait_for(answers, 60, 'Voila')
+            yield f'http://127.0.0.1:{port}/'
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_voila_asks_for_nothing_outside(app, tab):
+    tab.page.goto(app, timeout=60_000)
+    picture = tab.page.locator('.freqnb-live img').first
+    picture.wait_for(timeout=60_000)
+    before = picture.get_attribute('src')
+    drag(tab.page, tab.page.locator('.noUi-handle').first, 60)
+    tab.page.wait_for_function('([o, src]) => o.src !== src', arg=[picture.element_handle(), before])
+    assert tab.outside == []
+    assert 'Explorer(below' not in tab.page.locator('body').inner_text(), 'the code is not shown'
