@@ -193,7 +193,8 @@ def _choice(
 )->str: # HTML
     "A filter"
     options = ''.join(f'<option>{escape(value)}</option>' for value in dict.fromkeys(values))
-    return f'<label>{label}<select name="{name}"><option value="">all</option>{options}</select></label>'
+    field = f'<select id="by-{name}" name="{name}"><option value="">all</option>{options}</select>'
+    return f'<div><label for="by-{name}">{label}</label>{field}</div>'
 
 # %% ../nbs/api/08_board.ipynb #ead54120
 def _filters(
@@ -208,7 +209,8 @@ def _filters(
     )
     names = dict(paper='paper', verdict='verdict', setting='setting', whose='who says so')
     fields = [_choice(key, names[key], values) for key, values in choices.items()]
-    fields.append('<label>words<input name="words" type="search" autocomplete="off"></label>')
+    words = '<input id="by-words" name="words" type="search" autocomplete="off">'
+    fields.append(f'<div><label for="by-words">words</label>{words}</div>')
     return (
         f'<form class="filters" hidden onsubmit="return false">{"".join(fields)}<p role="status"></p></form>'
     )

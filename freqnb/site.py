@@ -29,6 +29,7 @@ import freqnb
 from .board import board_html, board_records, board_rows
 from .bodies import copy_mathjax, math_head, mend_body
 from .glossary import Term, mark_terms, read_glossary
+from .lens import write_lens
 from .pages import check_site
 from .papers import PAPERS
 from .search import search_entries, search_script
@@ -328,6 +329,7 @@ def _board(
     return Sheet(BOARD, 'Which claims hold?', asks, board_html(rows), head=script, wide=True)
 
 # %% ../nbs/api/11_site.ipynb #f663e7a3
+_MADE = dict(lens=write_lens)
 _ASSET = re.compile(r'(?:\.\./)*freqnb/assets/([\w-]+)/(?=[\w./-]+["\'\s)])')
 def _point_at_assets(
     html:str, # A page
@@ -353,7 +355,11 @@ def _write_pages(
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(html, 'utf-8')
     for name in sorted(used):
-        shutil.copytree(Path(freqnb.__file__).parent / 'assets' / name, folder / 'site_libs' / name)
+        target = folder / 'site_libs' / name
+        if name in _MADE:
+            _MADE[name](target)
+        else:
+            shutil.copytree(Path(freqnb.__file__).parent / 'assets' / name, target)
     if any(sheet.head.startswith('<script type="text/x-mathjax') for sheet in sheets):
         copy_mathjax(folder / 'site_libs' / 'mathjax')
 
@@ -361,18 +367,12 @@ def _write_pages(
 def _write_search(
     folder:Path, # Folder of the site
     sheets:list[Sheet], # Every page
-    pages:dict, # As smalldocs rendered them, by their place
 )->None:
     "Write the index of the search"
     found = []
     for sheet in sheets:
-        sections = (
-            pages[sheet.place].env.get('search', [])
-            if sheet.place in pages
-            else [dict(id='', title='', text='')]
-        )
-        texts = [(section['id'], section['title'], section['text']) for section in sections]
-        found += search_entries(sheet.place, sheet.title, sheet.subtitle, texts)
+        body = '' if sheet.place == BOARD else sheet.body
+        found += search_entries(sheet.place, sheet.title, sheet.subtitle, body)
     (folder / 'site_libs' / 'search-index.js').write_text(search_script(found), 'utf-8')
 
 # %% ../nbs/api/11_site.ipynb #2c3ee59b
@@ -394,7 +394,7 @@ def _write_site(
     if BOARD in [entry.place for entry in navigation[1]]:
         sheets.append(_board(root, staged))
     _write_pages(new, sheets, website['title'], navigation)
-    _write_search(new, sheets, pages)
+    _write_search(new, sheets)
     for name in names:
         copy = new / 'notebooks' / name
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@
   };
   const show = (scheme) => {
     root.dataset.scheme = scheme;
-    root.classList.toggle('quarto-dark', scheme === 'dark');
+    root.classList.toggle('dark', scheme === 'dark');
     all('.scheme').forEach((button) => button.setAttribute('aria-pressed', String(scheme === 'dark')));
   };
   show(root.dataset.scheme);

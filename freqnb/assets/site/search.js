@@ -51,7 +51,7 @@
     return part.replace(new RegExp(found, 'gi'), '<b>$&</b>');
   };
   const row = ([page, title, , anchor, section, text], asked) => {
-    const name = section ? `${escape(section)} <span>${escape(title)}</span>` : escape(title);
+    const name = `<strong>${escape(section || title)}</strong>${section ? `<span>${escape(title)}</span>` : ''}`;
     const hash = anchor ? `#${encodeURIComponent(anchor)}` : '';
     return `<li><a href="${up}${page}${hash}">${name}<span>${snippet(text, asked)}</span></a></li>`;
   };
