@@ -56,13 +56,19 @@ def imports_of(
 # %% ../nbs/api/10_links.ipynb #5c1a2b0b
 _FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
+def _is_patch(
+    function:ast.FunctionDef|ast.AsyncFunctionDef|ast.ClassDef, # At the top of a cell
+)->bool: # Whether fastcore's `patch` makes a method of it
+    "Whether a function is a method of a class elsewhere"
+    return any(ast.unparse(o).startswith('patch') for o in function.decorator_list)
+
 def _entries(
     notebook:Path, # A notebook of the library
 )->list[str]: # Each has a place of its own on the notebook's page
     "The public functions and classes that a notebook exports"
     statements = _statements(notebook, r'^#\|\s*export\s*$')
-    names = [o.name for o in statements if isinstance(o, _FUNCTIONS)]
-    return [name for name in names if not name.startswith('_')]
+    own = [o for o in statements if isinstance(o, _FUNCTIONS) and not _is_patch(o)]
+    return [o.name for o in own if not o.name.startswith('_')]
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b0f
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def _line_of_uses(
     parts = []
     for module, names in uses.items():
         page = f'../{rooms.notebooks[module]}'
-        entries = ', '.join(f'[{name}]({page}#{name})' for name in names)
+        entries = ', '.join(f'[{name}]({page}#{name.lower()})' for name in names)
         parts.append(f'[{module}]({page})' + (f' ({entries})' if entries else ''))
     return f'**Uses:** {", ".join(parts)}.' if parts else ''
 
@@ -122,10 +128,11 @@ def _line_of_uses(
 def _line_of_users(
     module:str, # A module of the library
     uses:Mapping[Path, Mapping[str, Sequence[str]]], # What each page uses
+    titles:Mapping[Path, str], # What each page is called
 )->str: # One paragraph of Markdown for the module's page; empty where no page uses it
     "The pages that use a module"
     users = [path for path, used in uses.items() if module in used]
-    links = [f'[{title_of(path)}](../{path.parent.name}/{path.name})' for path in users]
+    links = [f'[{titles[path]}](../{path.parent.name}/{path.name})' for path in users]
     return f'**Used by:** {" · ".join(links)}' if links else ''
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b16
@@ -152,7 +159,8 @@ def link_pages(
     beside = [path for path in folder.glob('*/*.ipynb') if path.parent.name != 'api']
     pages = sorted(path for path in beside if path.parent.name[0] not in '._')
     uses = {path: uses_of(path, rooms) for path in pages}
-    users = {module: _line_of_users(module, uses) for module in rooms.notebooks}
+    titles = {path: title_of(path) for path in pages}
+    users = {module: _line_of_users(module, uses, titles) for module in rooms.notebooks}
     for path, used in uses.items():
         _insert(path, None, _line_of_uses(used, rooms))
     for module, text in users.items():

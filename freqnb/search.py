@@ -13,11 +13,15 @@ from html import unescape
 
 # %% ../nbs/api/09_search.ipynb #19db901f
 _HEADING = re.compile(r'<h([2-4])\b[^>]*data-anchor-id="([^"]+)"[^>]*>(.*?)</h\1>', re.S)
-_NOT_READ = re.compile(r'<(pre|style|script|svg|button|summary)\b.*?</\1>|<small>Still.*?</small>', re.S)
+_NOT_READ = re.compile(
+    r'<(pre|style|script|svg|button|summary)\b.*?</\1>|<small>Still.*?</small>'
+    r'|<p><strong>(?:Uses|Used by):</strong>.*?</p>',
+    re.S,
+)
 def _words(
     html:str, # Part of a page
 )->str: # On one line
-    "What is to be read in a part of a page: no code, no names of buttons"
+    "What is to be read in a part of a page: no code, no names of buttons, no lists of links"
     return ' '.join(unescape(re.sub(r'<[^>]+>', ' ', _NOT_READ.sub(' ', html))).split())
 
 # %% ../nbs/api/09_search.ipynb #42b095ad
