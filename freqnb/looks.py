@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Look', 'Report', 'page_of', 'write_reports']
 
-# %% ../nbs/api/06_looks.ipynb #2c43daa6
+# %% ../nbs/api/06_looks.ipynb #48c4f5df
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -19,7 +20,7 @@ from .basics import replace_file
 from .plots import Picture
 from .statistics import Estimate
 
-# %% ../nbs/api/06_looks.ipynb #a04cdfaa
+# %% ../nbs/api/06_looks.ipynb #3c2b2b12
 @dataclass
 class Look:
     "What one instrument found"
@@ -29,7 +30,7 @@ class Look:
     picture:Picture|None = None # With its alternative text
     skipped:str = '' # Why there is nothing, where there is nothing
 
-# %% ../nbs/api/06_looks.ipynb #8b832bfc
+# %% ../nbs/api/06_looks.ipynb #082812a9
 @dataclass
 class Report:
     "What all instruments found of one network on one set of images"
@@ -41,7 +42,7 @@ class Report:
 
     def __repr__(self)->str: return '\n'.join(_lines(self))
 
-# %% ../nbs/api/06_looks.ipynb #87fc0bf8
+# %% ../nbs/api/06_looks.ipynb #e5875081
 def _shown(value:Any)->str:
     "A number as people read it"
     return f'{value:.3g}' if isinstance(value, float) else str(value)
@@ -54,7 +55,7 @@ def _lines(report:Report)->list[str]:
         lines += [f'  {name:36} {_shown(value)}' for name, value in look.numbers.items()]
     return lines
 
-# %% ../nbs/api/06_looks.ipynb #b4f16599
+# %% ../nbs/api/06_looks.ipynb #1eec868d
 def _plain(value:Any)->Any:
     "A number for JSON; an estimate with its interval, and a number that is none as null"
     if isinstance(value, Estimate):
@@ -63,11 +64,11 @@ def _plain(value:Any)->Any:
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and abs(value) == float('inf') or value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
-# %% ../nbs/api/06_looks.ipynb #85465beb
+# %% ../nbs/api/06_looks.ipynb #9e5f0598
 @patch
 def to_dict(self:Report)->dict[str,Any]: # Numbers and texts only
     "A report for JSON"
@@ -77,7 +78,7 @@ def to_dict(self:Report)->dict[str,Any]: # Numbers and texts only
     facts = dict(network=self.name, data=self.data, notes=self.notes, settings=_plain(self.settings))
     return facts | dict(looks=looks)
 
-# %% ../nbs/api/06_looks.ipynb #98cca37e
+# %% ../nbs/api/06_looks.ipynb #9a5f4e74
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --line: #c9c9c9; --quiet: #555555 }
 @media (prefers-color-scheme: dark) { :root { --ink: #eeeeee; --paper: #161616; --line: #4a4a4a; --quiet: #b8b8b8 } }
@@ -92,7 +93,7 @@ th { font-weight: 600 } td { font-variant-numeric: tabular-nums }
 img { background: #ffffff; max-width: 100%; height: auto }
 """
 
-# %% ../nbs/api/06_looks.ipynb #fe3e8ef1
+# %% ../nbs/api/06_looks.ipynb #538eb085
 def _table(columns:Sequence[str], rows:Sequence[Sequence], caption:str)->str:
     "A table whose first column names its rows; the keyboard can scroll it"
     head = ''.join(f'<th scope="col">{escape(str(name))}</th>' for name in columns)
@@ -105,12 +106,12 @@ def _table(columns:Sequence[str], rows:Sequence[Sequence], caption:str)->str:
     )
     return f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>{inside}</table></div>'
 
-# %% ../nbs/api/06_looks.ipynb #3b81fe81
+# %% ../nbs/api/06_looks.ipynb #311dfd27
 def _image(picture:Picture)->str:
     "A picture inside the page"
     return picture._repr_mimebundle_()['text/html']
 
-# %% ../nbs/api/06_looks.ipynb #f0670d90
+# %% ../nbs/api/06_looks.ipynb #75ff239b
 def _section(looks:Sequence[Look], names:Sequence[str])->str:
     "One instrument, of one network or of several side by side"
     first = looks[0]
@@ -127,7 +128,7 @@ def _section(looks:Sequence[Look], names:Sequence[str])->str:
         parts.append(_table(['measured', *names], rows, f'{first.title}, in numbers'))
     return '\n'.join(parts)
 
-# %% ../nbs/api/06_looks.ipynb #ada6ef86
+# %% ../nbs/api/06_looks.ipynb #72a8d761
 def page_of(
     reports:Sequence[Report], # One, or several of the same images side by side
 )->str: # A whole HTML document, with nothing outside it
@@ -157,12 +158,12 @@ def page_of(
         f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>\n{body}\n</main></body></html>\n'
     )
 
-# %% ../nbs/api/06_looks.ipynb #2012e72f
+# %% ../nbs/api/06_looks.ipynb #495a27df
 @patch
 def _repr_html_(self:Report)->str:
     return ''.join(_section([look], [self.name]) for look in self.looks)
 
-# %% ../nbs/api/06_looks.ipynb #f91248ee
+# %% ../nbs/api/06_looks.ipynb #506006e9
 def write_reports(
     reports:Sequence[Report], # Of the same images
     page:Path, # Where the page shall stand; the JSON file stands beside it
