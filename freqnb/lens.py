@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -143,12 +142,21 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
         return isinstance(module, Normalize) or super().is_leaf_module(module, name)
 
+# %% ../nbs/api/04_lens.ipynb #2124c398
+class _Shapes(fx.Interpreter):
+    "Notes the shape of what each call returns, the batch left out"
+
+    def run_node(self, node):
+        result = super().run_node(node)
+        node.meta['shape'] = list(result.shape[1:]) if isinstance(result, Tensor) else None
+        return result
+
 # %% ../nbs/api/04_lens.ipynb #2e0d2eb8
 def _traced(model:nn.Module, shape:Sequence[int])->fx.GraphModule:
     "The calls that a network makes for an image, with the shape of what each returns"
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
-        ShapeProp(traced).propagate(torch.zeros(1, *shape))
+        _Shapes(traced).run(torch.zeros(1, *shape))
     except Exception as error:
         kind = type(model).__name__
         raise ValueError(
@@ -158,8 +166,8 @@ def _traced(model:nn.Module, shape:Sequence[int])->fx.GraphModule:
 
 # %% ../nbs/api/04_lens.ipynb #1a4be5b8
 def _shape(node:fx.Node)->list[int]:
-    "Of what a call returns, the batch left out"
-    return list(node.meta['tensor_meta'].shape[1:])
+    "Of what a call returns: channels, height, width, or features"
+    return node.meta['shape']
 
 # %% ../nbs/api/04_lens.ipynb #08c11f43
 def _takes_in(step:dict|None, node:fx.Node, layer:nn.Module|None)->bool:

@@ -20,7 +20,7 @@ CHROMIUM_FLAGS = [
 ]
 
 
-LONGEST = ['test_reproduce', 'test_site', 'test_notebooks', 'test_resume', 'test_manners']
+LONGEST = ['test_reproduce', 'test_site', 'test_lens', 'test_notebooks', 'test_resume', 'test_manners']
 
 
 def pytest_collection_modifyitems(items):

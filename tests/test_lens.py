@@ -79,7 +79,7 @@ def test_logits_and_gradients_are_those_of_torch(page, images, name):
     assert distances(gradients, gradient).max() <= 1e-4
 
 
-@pytest.mark.parametrize('name', [name for name in ATTACKED if name in NETWORKS])
+@pytest.mark.parametrize('name', ATTACKED)
 def test_an_attack_is_as_strong_as_ours(page, images, name):
     "PGD-20 ends within the ball, and fools as many images within one, though ours starts at random"
     x, y = images
@@ -164,7 +164,7 @@ def other_networks(folder):
         yield name, model
 
 
-def test_other_networks_run_in_colour(open_tab, tmp_path):
+def test_other_networks_run_in_color(open_tab, tmp_path):
     "Weights are rounded to float16, so this is about operations: within a hundredth of the network's own logits"
     zoo, images = tmp_path / 'zoo', load('planted').test
     models = dict(other_networks(zoo))
