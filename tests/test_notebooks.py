@@ -1,5 +1,6 @@
-"""The notebooks: exports in step, outputs clean and small, tests that pass, claims on record."""
+"""The notebooks: exports in step, outputs clean and small, tests that pass, claims on record, pages to learn from."""
 
+import ast
 import html
 import inspect
 import json
@@ -11,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from exercises import exercises_of, read_exercise, with_solutions
 
 from freqnb.papers import PAPERS as FOLDERS
+from freqnb.papers import title_of
 from freqnb.records import read_record
 from freqnb.verdicts import check
 
@@ -314,3 +317,89 @@ def test_paper_notebook_has_a_slider_that_works_without_a_kernel(path):
     explorers = [o for o in pages if 'freqnb-explorer' in o]
     assert explorers and all('type="range"' in o and 'alt="' in o and 'data:image/' in o for o in explorers)
     assert not any('<script' in o for o in explorers)
+
+
+# What a reader meets on a paper's page, from top to bottom
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=name_of)
+def test_paper_page_opens_with_a_question_and_its_answer(path):
+    "Nothing but imports stands between them; the answer says on which images and networks it rests"
+    title, *cells = read(path)['cells']
+    assert text_of(title['source']).splitlines()[0].endswith('?')
+    first = next(cell for cell in cells if 'import ' not in text_of(cell['source']))
+    assert first['cell_type'] == 'code' and re.search(r'^in_short\($', text_of(first['source']), re.M)
+    pages = [text_of(o['data']['text/html']) for o in first['outputs'] if 'text/html' in o.get('data', {})]
+    assert len(pages) == 1 and 'class="in-short"' in pages[0]
+    badge = re.search(r'<small class="badge">(.+?)</small>', pages[0])
+    assert badge and re.search(r'\d test images, \d+ networks?; scale \w+', badge[1]), badge
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=name_of)
+def test_paper_page_has_exercises(path):
+    "Two to four, each complete; test_reproduce.py runs the solutions"
+    exercises = exercises_of(read(path))
+    assert [o.number for o in exercises] == list(range(1, len(exercises) + 1)) and 2 <= len(exercises) <= 4
+    assert len({o.title for o in exercises}) == len(exercises)
+    for exercise in exercises:
+        assert 1 <= exercise.minutes <= 30 and exercise.question and exercise.hint and exercise.meaning
+        ast.parse(exercise.starter)
+        assert any(isinstance(o, ast.Assert) for o in ast.walk(ast.parse(exercise.solution))), exercise.title
+        code = f'{exercise.starter}\n{exercise.solution}'.splitlines()
+        assert [line for line in code if len(line) > 120] == []
+
+
+WHOLE = """### Exercise 1: One
+
+**Easy, 5 minutes.** Add.
+
+```python
+1
+```
+
+<details>
+<summary>Hint</summary>
+
+Two.
+
+</details>
+
+<details>
+<summary>Solution</summary>
+
+```python
+assert 1 + 1 == 2
+```
+
+Two.
+
+</details>"""
+
+
+def test_an_exercise_is_read():
+    exercise = read_exercise(WHOLE)
+    assert (exercise.level, exercise.minutes, exercise.question) == ('easy', 5, 'Add.')
+    assert (exercise.starter, exercise.hint, exercise.meaning) == ('1', 'Two.', 'Two.')
+    notebook = dict(cells=[dict(cell_type='markdown', source=WHOLE.splitlines(True))])
+    assert with_solutions(notebook)['cells'][-1]['source'] == exercise.solution == 'assert 1 + 1 == 2'
+
+
+@pytest.mark.parametrize(
+    'part', ['**Easy, 5 minutes.** ', '```python\n1\n```', '<summary>Hint</summary>\n', '\nassert 1 + 1 == 2']
+)
+def test_an_exercise_that_lacks_something_is_found(part):
+    assert part in WHOLE
+    with pytest.raises(AssertionError):
+        read_exercise(WHOLE.replace(part, ''))
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=name_of)
+def test_paper_page_leads_to_others(path):
+    "At least one of another paper; a link is called as the page it leads to"
+    sources = [text_of(cell['source']) for cell in read(path)['cells'] if cell['cell_type'] == 'markdown']
+    (related,) = [source for source in sources if source.startswith('## Related pages')]
+    links = re.findall(r'^- \[(.+?)\]\((\S+?\.ipynb)\): \w', related, re.M)
+    targets = [(path.parent / link).resolve() for _, link in links]
+    assert len(links) >= 2 and path not in targets
+    assert [name for name, _ in links] == [title_of(target) for target in targets]
+    assert {target.parent.name for target in targets} - {path.parent.name}

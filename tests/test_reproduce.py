@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from exercises import exercises_of, with_solutions
 
 import freqnb.reproduce
 from freqnb.cli import commands, main
@@ -41,32 +43,43 @@ def environment(home):
     return kept | dict(FREQNB_HOME=str(home), COLUMNS=str(COLUMNS), OMP_NUM_THREADS='1')
 
 
-def run(home, *command):
-    "Run a command in the root of the project"
+def run(home, *command, folder=ROOT):
+    "Run a command in the root of the project, or of a copy"
     options = dict(stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200)
-    return subprocess.run(command, cwd=ROOT, env=environment(home), **options)
+    shadowed = {} if folder == ROOT else dict(PYTHONPATH=str(folder))
+    return subprocess.run(command, cwd=folder, env=environment(home) | shadowed, **options)
 
 
-def freqnb_command(home, *arguments):
+def freqnb_command(home, *arguments, folder=ROOT):
     "Type `freqnb` and more"
-    return run(home, Path(sys.executable).with_name('freqnb'), *arguments)
+    return run(home, Path(sys.executable).with_name('freqnb'), *arguments, folder=folder)
 
 
-def content():
-    "Everything under nbs, and what git says of the rest, where there is git"
-    files = {o.relative_to(ROOT).as_posix(): o.read_bytes() for o in (ROOT / 'nbs').rglob('*') if o.is_file()}
-    if not (ROOT / '.git').exists():
-        return files, None
-    git = ['git', 'status', '--porcelain', '--ignored=no']
-    return files, subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout
+def content(folder):
+    "Every file of a folder, without what Python compiled"
+    files = [o for o in folder.rglob('*') if o.is_file() and '__pycache__' not in o.parts]
+    return {o.relative_to(folder).as_posix(): o.read_bytes() for o in files}
 
 
 @pytest.fixture(scope='module')
-def reproduced(tmp_path_factory):
-    "Every paper at smoke scale, once"
-    home, before = tmp_path_factory.mktemp('home'), content()
-    done = freqnb_command(home, 'reproduce', '--scale', 'smoke')
-    return home, done, before, content()
+def clone(tmp_path_factory):
+    "A copy of the repository whose papers' notebooks go on with the solutions of their exercises"
+    folder = tmp_path_factory.mktemp('clone')
+    left_out = shutil.ignore_patterns('.ipynb_checkpoints', '__pycache__', '_quarto.yml')
+    for name in ('nbs', 'freqnb'):
+        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
+    for path in NOTEBOOKS:
+        notebook = json.loads(path.read_text('utf-8'))
+        (folder / path.relative_to(ROOT)).write_text(json.dumps(with_solutions(notebook)), 'utf-8')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def reproduced(tmp_path_factory, clone):
+    "Every paper at smoke scale, once, with the solutions of its exercises"
+    home, before = tmp_path_factory.mktemp('home'), content(clone)
+    done = freqnb_command(home, 'reproduce', '--scale', 'smoke', folder=clone)
+    return home, done, before, content(clone)
 
 
 def test_every_paper_runs(reproduced):
@@ -116,10 +129,21 @@ def test_results_are_in_the_home(reproduced):
 
 
 def test_the_repository_stays_as_it_was(reproduced):
-    _, _, (files, git), (files_after, git_after) = reproduced
+    _, _, files, files_after = reproduced
     names = files.keys() | files_after.keys()
     assert [name for name in names if files.get(name) != files_after.get(name)] == []
-    assert git == git_after
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=NAMES)
+def test_solutions_ran(path, reproduced):
+    "As the last cells of the notebook that was executed, none of them with an error"
+    home, _, _, _ = reproduced
+    executed = json.loads((home / 'notebooks' / path.parent.name / path.name).read_text('utf-8'))
+    solutions = [exercise.solution for exercise in exercises_of(json.loads(path.read_text('utf-8')))]
+    assert solutions
+    ends = executed['cells'][-len(solutions) :]
+    assert [''.join(cell['source']) for cell in ends] == solutions
+    assert [o for cell in ends for o in cell['outputs'] if o['output_type'] == 'error'] == []
 
 
 def test_report_lists_the_claims(reproduced):
