@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def board_records(
     return sorted(papers, key=lambda record: order.index(record.name.split('/')[0]))
 
 # %% ../nbs/api/08_board.ipynb #3d1d7998
+@cache
 def _sentences(
     source:str, # A code cell
 )->list[tuple[int, re.Pattern]]: # How many letters are fixed, and what fits

@@ -10,6 +10,7 @@ import base64
 import re
 import shutil
 from html import escape, unescape
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -38,9 +39,7 @@ def copy_mathjax(
     folder:Path, # Where to put it
 )->None:
     "Copy what formulas need from the `jupyter_server_mathjax` package"
-    import jupyter_server_mathjax
-
-    static = Path(jupyter_server_mathjax.__file__).parent / 'static'
+    static = Path(find_spec('jupyter_server_mathjax').origin).parent / 'static'
     for pattern in _MATHJAX:
         for file in filter(Path.is_file, static.glob(pattern)):
             target = folder / file.relative_to(static)

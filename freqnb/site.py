@@ -15,7 +15,7 @@ import sys
 import tempfile
 import tomllib
 from fnmatch import filter as matching
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -276,9 +276,11 @@ def _render(
     folder:Path, # Folder for the pictures that pages link to
 )->list: # Its pages, with `src`, `out`, `front`, `html` and `env`
     "Turn notebooks into HTML with smalldocs"
+    from smalldocs import highlight
     from smalldocs.config import load
     from smalldocs.site import Site
 
+    highlight.css_class = cache(highlight.css_class)
     site = Site(load(staged), quiet=True)
     site.out = folder
     for source in site.discover():
