@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['LIMITS', 'STRONGER', 'LEFT', 'Effort', 'Card', 'honesty_card']
 
-# %% ../nbs/api/08_honesty.ipynb #a15f255d
+# %% ../nbs/api/08_honesty.ipynb #a55deeab
+import io
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,10 +32,10 @@ from .records import Table
 from .ring_measures import input_gradients
 from .statistics import Estimate, difference, estimate
 
-# %% ../nbs/api/08_honesty.ipynb #dc3dfc58
+# %% ../nbs/api/08_honesty.ipynb #02db70f5
 _BUDGET = Budget(('apgd-ce', 'apgd-t'), steps=20, targets=3)
 
-# %% ../nbs/api/08_honesty.ipynb #d18b03d2
+# %% ../nbs/api/08_honesty.ipynb #b1100082
 @dataclass(frozen=True)
 class Effort:
     "What a card may spend on each image"
@@ -45,7 +46,7 @@ class Effort:
     def __post_init__(self):
         check_count(steps=self.steps, queries=self.queries)
 
-# %% ../nbs/api/08_honesty.ipynb #bbb1e219
+# %% ../nbs/api/08_honesty.ipynb #8fa4b704
 class _Rescaled(nn.Module):
     "A network whose logits have a standard deviation of 1: what saturates is steep again"
     def __init__(self, network:Network, scale:float):
@@ -54,7 +55,7 @@ class _Rescaled(nn.Module):
 
     def forward(self, x:Tensor)->Tensor: return self.network(x) / self.scale
 
-# %% ../nbs/api/08_honesty.ipynb #ccdb9a82
+# %% ../nbs/api/08_honesty.ipynb #856a8456
 def _attacks(eps:float, effort:Effort, classes:int, seed:int)->dict[str,Attack]:
     "Every attack of a card by its name, all but the one through rescaled logits"
     step = partial(pgd, eps=eps, steps=effort.steps, seed=seed, until_broken=True)
@@ -68,7 +69,7 @@ def _attacks(eps:float, effort:Effort, classes:int, seed:int)->dict[str,Attack]:
     found['AutoAttack'] = partial(autoattack, eps=eps, version=budget, seed=seed)
     return found
 
-# %% ../nbs/api/08_honesty.ipynb #8125303d
+# %% ../nbs/api/08_honesty.ipynb #43e2a2f7
 def _left(model:Network, x:Tensor, y:Tensor, right:Tensor, attack:Attack, target:Network|None=None)->Tensor:
     "Which images that were right still are after an attack, which may look at another network"
     left = right.clone()
@@ -78,7 +79,7 @@ def _left(model:Network, x:Tensor, y:Tensor, right:Tensor, attack:Attack, target
         left[rows] = logits_of(model, adversarial).argmax(1) == y[rows]
     return left
 
-# %% ../nbs/api/08_honesty.ipynb #98253798
+# %% ../nbs/api/08_honesty.ipynb #de740707
 def _over_eps(model:Network, x:Tensor, y:Tensor, right:Tensor, eps:float, effort:Effort, seed:int)->dict[float,Tensor]:
     "Which images are left at growing distances, 0 first"
     found, left, here = {0.0: right}, right, eps / 4
@@ -90,7 +91,7 @@ def _over_eps(model:Network, x:Tensor, y:Tensor, right:Tensor, eps:float, effort
             return found
         here = min(2 * here, 1.0)
 
-# %% ../nbs/api/08_honesty.ipynb #05b2417f
+# %% ../nbs/api/08_honesty.ipynb #c53329d9
 def _over_steps(model:Network, x:Tensor, y:Tensor, right:Tensor, eps:float, most:int, seed:int)->dict[int,Tensor]:
     "Which images are left after one step, two, four, ... until it is flat"
     found, steps, before = {}, 1, right
@@ -102,7 +103,7 @@ def _over_steps(model:Network, x:Tensor, y:Tensor, right:Tensor, eps:float, most
             return found
         before, steps = found[steps], 2 * steps
 
-# %% ../nbs/api/08_honesty.ipynb #2092204a
+# %% ../nbs/api/08_honesty.ipynb #9cfb8467
 def _facts(model:Network, x:Tensor, y:Tensor)->dict[str,float]:
     "Shares of images that show a sign, and the scale of the logits"
     logits, again = logits_of(model, x), logits_of(model, x)
@@ -123,12 +124,12 @@ def _facts(model:Network, x:Tensor, y:Tensor)->dict[str,float]:
     found = {name: some.float().mean().item() for name, some in shares.items()}
     return found | {'input rounded': float(_rounds(partial(_plain, model), x)), 'logit scale': spread}
 
-# %% ../nbs/api/08_honesty.ipynb #cebbd881
+# %% ../nbs/api/08_honesty.ipynb #7898d96f
 def _plain(model:Network, x:Tensor)->Tensor:
     "Logits without gradients, in evaluation mode"
     return logits_of(model, x)
 
-# %% ../nbs/api/08_honesty.ipynb #c7830401
+# %% ../nbs/api/08_honesty.ipynb #4ea7d875
 LIMITS = {
     'zero gradient': 0.02,
     'vanishing gradient': 0.5,
@@ -142,13 +143,13 @@ LIMITS = {
 STRONGER = 0.05  # By how much accuracy must an attack be stronger than one that should have been as strong
 LEFT = 0.05  # Accuracy that may be left where the ball holds every image
 
-# %% ../nbs/api/08_honesty.ipynb #a2133bf5
+# %% ../nbs/api/08_honesty.ipynb #6a8966d7
 def _is_stronger(a:Tensor, b:Tensor)->bool:
     "Whether fewer images are left in `a` than in `b`, by more than `STRONGER` and more than chance"
     gained = difference(b, a)
     return gained.value > STRONGER and gained.low > 0
 
-# %% ../nbs/api/08_honesty.ipynb #6bca55e1
+# %% ../nbs/api/08_honesty.ipynb #b00f23fe
 def _signs(rows:Mapping[str,Tensor], eps:Mapping[float,Tensor], steps:Mapping[int,Tensor],
            facts:Mapping[str,float])->dict[str,str]:
     "What speaks for a blind attack, in words, by sign"
@@ -162,20 +163,20 @@ def _signs(rows:Mapping[str,Tensor], eps:Mapping[float,Tensor], steps:Mapping[in
         found['rescaled logits are easier to attack'] = _pair(rows['PGD, rescaled logits'], plain)
     if _is_stronger(rows['Square'], by_gradient):
         found['random search beats gradients'] = _pair(rows['Square'], by_gradient)
-    first, *_, last = steps.values()
-    if len(steps) > 1 and _is_stronger(first, last):
-        found['one step beats many'] = _pair(first, last)
+    in_order = list(steps.values())
+    if _is_stronger(in_order[0], in_order[-1]):
+        found['one step beats many'] = _pair(in_order[0], in_order[-1])
     farthest = max(eps)
     if farthest >= 1 and eps[farthest].float().mean() > LEFT:
         found['a ball that holds every image does not help'] = f'{eps[farthest].float().mean():.2f} left'
     return found
 
-# %% ../nbs/api/08_honesty.ipynb #fe450059
+# %% ../nbs/api/08_honesty.ipynb #f7590a73
 def _pair(a:Tensor, b:Tensor)->str:
     "Two accuracies in words"
     return f'accuracy {a.float().mean():.2f} against {b.float().mean():.2f}'
 
-# %% ../nbs/api/08_honesty.ipynb #acc1619e
+# %% ../nbs/api/08_honesty.ipynb #9925886c
 @dataclass(repr=False)
 class Card:
     "What a claim of robustness is worth"
@@ -206,7 +207,7 @@ class Card:
 
     def __repr__(self)->str: return f'{self.table()}\n{self.verdict}'
 
-# %% ../nbs/api/08_honesty.ipynb #6312deb6
+# %% ../nbs/api/08_honesty.ipynb #7f6ae091
 @patch
 def table(self:Card)->Table: # One row an attack
     "Accuracy under each attack"
@@ -214,14 +215,14 @@ def table(self:Card)->Table: # One row an attack
     rows = [[name, estimate(left)] for name, left in self.rows.items()]
     return Table(['attack', 'accuracy'], rows, f'eps = {255 * self.eps:.3g}/255, n = {n}, 95% intervals')
 
-# %% ../nbs/api/08_honesty.ipynb #d9477f39
+# %% ../nbs/api/08_honesty.ipynb #3595ef9f
 @patch
 def _repr_html_(self:Card)->str:
     from html import escape
 
     return f'{self.table()._repr_html_()}<p>{escape(self.verdict)}</p>'
 
-# %% ../nbs/api/08_honesty.ipynb #61a9a74c
+# %% ../nbs/api/08_honesty.ipynb #d384ec2d
 @patch
 def figure(self:Card)->Any: # Axes: accuracy over eps, and over steps
     "The two curves of a card"
@@ -245,13 +246,13 @@ def figure(self:Card)->Any: # Axes: accuracy over eps, and over steps
         axes.set_ylim(-0.02, 1.02)
     return left
 
-# %% ../nbs/api/08_honesty.ipynb #54198cb1
+# %% ../nbs/api/08_honesty.ipynb #75e93405
 def _numbers(left:Tensor)->dict[str,float]:
     "An accuracy with its interval, for JSON"
     found = estimate(left)
     return dict(value=found.value, low=found.low, high=found.high, n=found.n)
 
-# %% ../nbs/api/08_honesty.ipynb #ca16ea48
+# %% ../nbs/api/08_honesty.ipynb #6e7fa18c
 @patch
 def to_dict(self:Card)->dict[str,Any]: # Numbers and texts only
     "A card for JSON"
@@ -268,23 +269,23 @@ def to_dict(self:Card)->dict[str,Any]: # Numbers and texts only
         effort=dict(steps=self.effort.steps, queries=self.effort.queries, autoattack=str(self.effort.budget)),
     )
 
-# %% ../nbs/api/08_honesty.ipynb #1d3bef99
+# %% ../nbs/api/08_honesty.ipynb #473e14d7
 @patch
 def to_json(self:Card)->str: # Readable text
     "A card as text"
     return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
 
-# %% ../nbs/api/08_honesty.ipynb #142faedd
+# %% ../nbs/api/08_honesty.ipynb #73d0d28c
 @contextmanager
 def _noted()->Iterator[list[str]]:
-    "A block whose warnings are collected, each once, and not shown"
+    "A block whose warnings are collected, each once, and which prints nothing"
     texts = []
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, redirect_stdout(io.StringIO()):
         warnings.simplefilter('always')
         yield texts
         texts += dict.fromkeys(str(warning.message) for warning in caught)
 
-# %% ../nbs/api/08_honesty.ipynb #efa4ac94
+# %% ../nbs/api/08_honesty.ipynb #14170648
 def honesty_card(
     model:Network, # Images in [0, 1] to logits; one network
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]; a hundred tell most
@@ -306,7 +307,7 @@ def honesty_card(
     signs = _signs(rows, over_eps, over_steps, facts)
     return Card(eps, rows, over_eps, over_steps, facts, signs, tuple(said), effort)
 
-# %% ../nbs/api/08_honesty.ipynb #68f5e9b1
+# %% ../nbs/api/08_honesty.ipynb #10604a64
 def _rows(model:Network, x:Tensor, y:Tensor, clean:Tensor, eps:float, effort:Effort, seed:int,
           scale:float)->dict[str,Tensor]:
     "Which images are left under each attack; the clean ones first, the worst last"
