@@ -375,6 +375,16 @@ def test_a_term_says_what_it_means(address, tab):
     assert '/glossary.html#' in tab.page.url and means[:30] in place.inner_text()
 
 
+def test_without_scripts_a_page_is_whole(address, tab):
+    "The text comes before the list of pages, and nothing stands there that does nothing"
+    page = tab.page.context.browser.new_context(java_script_enabled=False, viewport=PHONE).new_page()
+    page.goto(address + 'high_frequency/split.html')
+    places = {o: page.locator(o).bounding_box()['y'] for o in ('main h1', '.pages')}
+    assert places['main h1'] < places['.pages']
+    assert page.get_by_role('button').count() == 0 and page.get_by_role('searchbox').count() == 0
+    page.context.close()
+
+
 def test_the_pages_are_behind_a_button_on_a_phone(address, tab):
     tab.page.set_viewport_size(PHONE)
     tab.page.goto(address + 'index.html')
