@@ -42,7 +42,7 @@ EXTRAS = {
     'jobs': 'cluster_requirements',
 }  # what the message of the missing import says how to install
 # Commands for those who write the project: they may need what only `.[dev]` installs
-AUTHORS = {'site', 'pages', 'bench', 'bench_images', 'bench_networks'}
+AUTHORS = {'site', 'pages', 'app', 'bench', 'bench_images', 'bench_networks'}
 HEAVY = (
     'IPython',
     'ipykernel',
