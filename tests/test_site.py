@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from freqnb.board import board_records
+from freqnb.links import read_rooms, uses_of
 from freqnb.pages import Page
-from freqnb.papers import PAPERS
+from freqnb.papers import PAPERS, notebooks_of
 from freqnb.site import build_site, notebooks, serve_site, strip_number, zip_site
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,8 @@ MATH_DONE = """() => !document.querySelector('script[src*=MathJax]')
     || (window.MathJax?.Hub?.queue.pending === 0 && !document.querySelector('.MathJax_Preview:not(:empty)')
         && document.querySelectorAll('script[type^="math/tex"]').length > 0)"""
 COUNTS = """() => ({
+    opens: [...document.querySelectorAll('.in-short')].map(
+        o => (o.getBoundingClientRect().bottom + scrollY) / document.documentElement.scrollHeight),
     formulas: document.querySelectorAll('.math.inline, .math.display').length,
     typeset: document.querySelectorAll('.math.inline .MathJax, .math.display .MathJax').length,
     faults: document.querySelectorAll('.MathJax_Error, .merror, .mjx-merror').length,
@@ -135,6 +138,30 @@ def test_exported_functions_are_documented(site):
             page, _, anchor = link.partition('#')
             public = name.count('.') == 2 and not name.split('.')[2].startswith('_')
             assert anchor in pages[page].ids or not public, link
+
+
+PAPER_PAGES = {
+    path: strip_number(f'{folder}/{path.name}').replace('.ipynb', '.html')
+    for folder in PAPERS
+    for path in notebooks_of(folder)
+}
+
+
+def test_pages_and_library_lead_to_each_other(site):
+    "Whatever a paper's page imports; the links to single entries are among those that `check_site` follows"
+    rooms = read_rooms(ROOT / 'nbs')
+    links = {o.relative_to(site).as_posix(): set(Page(o.read_text('utf-8')).links) for o in site.rglob('*.html')}
+    for path, page in PAPER_PAGES.items():
+        used = uses_of(path, rooms)
+        assert len(used) >= 5 and {f'../api/{room}.html' for room in used} <= links[page]
+        assert all(f'../{page}' in links[f'api/{room}.html'] for room in used)
+    assert '../api/spectrum.html#split_bands' in links['high_frequency/split.html']
+
+
+def test_the_finding_of_a_paper_page_is_near_its_top(facts):
+    "In short ends above 15% of the page's height, code and folds closed"
+    places = {page: facts[page].opens for page in PAPER_PAGES.values()}
+    assert {page: place for page, place in places.items() if len(place) != 1 or place[0] >= 0.15} == {}
 
 
 def test_pages_ask_for_nothing_outside(facts):
