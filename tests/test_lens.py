@@ -21,7 +21,18 @@ ATTACKED = ('natural', 'adversarial', 'no_norm')
 EPS = 8 / 255
 PICTURE = 'name => document.querySelector(`[data-picture="${name}"]`).toDataURL()'
 CHANGED = '([name, old]) => document.querySelector(`[data-picture="${name}"]`).toDataURL() !== old'
+SETTLED = "() => !document.querySelector('.lens-waiting')"
 SHOWN = "() => document.querySelector('.lens-top')"
+DROP = """async () => {
+    const canvas = document.createElement('canvas'), context = canvas.getContext('2d');
+    context.fillStyle = 'white';
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.clearRect(100, 50, 90, 60);
+    const blob = await new Promise(resolve => canvas.toBlob(resolve, 'image/jpeg'));
+    const data = new DataTransfer();
+    data.items.add(new File([blob], 'mine.jpg', {type: 'image/jpeg'}));
+    document.querySelector('.lens').dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true}));
+}"""
 OVERFLOW = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
 
 
@@ -245,7 +256,9 @@ def attacked(address, open_tab):
 @pytest.mark.parametrize('control, act, picture', CONTROLS)
 def test_controls_change_their_picture(attacked, control, act, picture):
     page = attacked.page
+    page.wait_for_function(SETTLED)
     before = page.evaluate(PICTURE, picture)
+    page.locator(control).scroll_into_view_if_needed()
     act(page, control)
     page.wait_for_function(CHANGED, arg=[picture, before])
     assert attacked.errors == []
@@ -305,6 +318,11 @@ def test_a_drawing_and_a_file_are_images(tab, address, tmp_path):
     page.locator('input[type=file]').set_input_files(file)
     page.wait_for_function(CHANGED, arg=['whole', before])
     assert page.locator('[data-picture=whole]').get_attribute('aria-label') == 'your picture'
+
+    before = page.evaluate(PICTURE, 'whole')
+    page.evaluate(DROP)
+    page.wait_for_function(CHANGED, arg=['whole', before])
+    assert 'exchanged' in page.locator('[data-text=note]').text_content(), 'a bright picture is turned around'
     assert tab.errors == []
 
 

@@ -39,6 +39,7 @@ class FreqLens extends HTMLElement {
     const asked = (this.getAttribute('networks') ?? '').split(' ').filter(networkOf).slice(0, 2);
     this.state = { ...START, names: asked.length ? asked : [catalog.networks[0].name] };
     const newest = (show) => newestOnly(() => show.call(this).catch((error) => this.note(error.message)));
+    this.changes = 0;
     this.requests = [this.askParts, this.askKernels, this.askAttack].map(newest);
     window.freqnb.ready.then(() => this.begin()).catch((error) => this.append(error.message));
   }
@@ -69,6 +70,7 @@ class FreqLens extends HTMLElement {
   }
 
   update() {
+    this.changes += 1;
     showControls(this, this.state, this.images);
     showCircle(this, this.state);
     this.pad.hidden = !this.state.drawing;
@@ -224,13 +226,13 @@ class FreqLens extends HTMLElement {
 
   // Away from the image's class or, where nobody knows that, away from the network's own answer
   async askAttack() {
-    const state = { ...this.state }, { image, names, radius, rho, eps, steps, band } = state;
+    const state = { ...this.state }, { image, names, radius, rho, eps, steps, band } = state, { changes } = this;
     await Promise.all(names.map(load));
     const shared = { pixels: image.pixels, label: image.label, eps: eps / 255, steps, band, radius, rho };
     const found = await Promise.all(names.map((name) => ask('attack', { name, ...shared })));
     if (kind(names[0]) !== kind(this.state.names[0])) return;
     showAttack(this, state, names.map(networkOf), found);
-    find(this, 'rows', 'attack').classList.remove('lens-waiting');
+    if (changes === this.changes) find(this, 'rows', 'attack').classList.remove('lens-waiting');
   }
 
   note(text) {
