@@ -9,6 +9,7 @@ ini.read('settings.ini', encoding='utf-8')
 facts = ini['freqnb']
 coco = facts['coco_requirements'].split()
 cluster = facts['cluster_requirements'].split()
+models = facts['models_requirements'].split()
 
 COMMANDS = dict(
     reproduce='cli',
@@ -23,6 +24,8 @@ COMMANDS = dict(
     bench='bench',
     sweep='sweep',
     zoo='zoo',
+    inspect='inspect_command',
+    compare='inspect_command',
 )
 
 setup(
@@ -38,7 +41,12 @@ setup(
     packages=find_packages(include=['freqnb', 'freqnb.*']),
     package_data={'freqnb': ['assets/**/*', 'py.typed']},
     install_requires=facts['requirements'].split(),
-    extras_require={'coco': coco, 'cluster': cluster, 'dev': facts['dev_requirements'].split() + coco},
+    extras_require={
+        'coco': coco,
+        'cluster': cluster,
+        'models': models,
+        'dev': facts['dev_requirements'].split() + coco,
+    },
     entry_points={
         'nbdev': ['freqnb=freqnb._modidx:d'],
         'console_scripts': ['freqnb=freqnb.__main__:main'],

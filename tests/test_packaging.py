@@ -36,10 +36,11 @@ PEERS = dict(
     bench_images={'imagecorruptions', 'scikit-image', 'skimage'},
     bench_networks={'torchattacks'},
 )  # rows are skipped where they are not; they belong into an environment of their own
-EVERYTHING = ('requirements', 'coco_requirements', 'cluster_requirements', 'dev_requirements')
+EVERYTHING = ('requirements', 'coco_requirements', 'cluster_requirements', 'models_requirements', 'dev_requirements')
 EXTRAS = {
     '07_detection': 'coco_requirements',
     'jobs': 'cluster_requirements',
+    'network_files': 'models_requirements',
 }  # what the message of the missing import says how to install
 # Commands for those who write the project: they may need what only `.[dev]` installs
 AUTHORS = {'site', 'pages', 'app', 'bench', 'bench_images', 'bench_networks'}
@@ -178,7 +179,7 @@ def test_metadata(built):
         canonicalize_name(Requirement(o).name) for o in found.get_all('Requires-Dist') if 'extra' not in o
     }
     assert base == set(required('requirements'))
-    assert set(found.get_all('Provides-Extra')) == {'coco', 'dev'}
+    assert set(found.get_all('Provides-Extra')) == {'coco', 'cluster', 'models', 'dev'}
 
 
 def test_requirements_are_lower_bounds():
