@@ -99,6 +99,8 @@ class Settings:
     init:str|None = None # `FREQNB_INIT`: a published network, in place of training the papers' natural ones
     precision:Precision|None = None # `FREQNB_PRECISION`: 'float32', 'bfloat16' or 'auto', as `pick_precision` reads it
     static:bool = False # `FREQNB_STATIC`: widgets store their pictures; 0 is no
+    jobs:int|None = None # `FREQNB_JOBS`: processes that train the networks of a table side by side
+    cluster:str|None = None # `FREQNB_CLUSTER`: slurm, with options of submitit behind a colon
     dry_run:bool = False # `FREQNB_DRY_RUN`: tables say what they would train, and train nothing; 0 is no
 
 # %% ../nbs/api/00_basics.ipynb #7ab12a1c
@@ -121,6 +123,8 @@ _READ = {
     'FREQNB_SEEDS': lambda text: _whole_number('FREQNB_SEEDS', text),
     'FREQNB_FIRST_SEED': lambda text: _whole_number('FREQNB_FIRST_SEED', text),
     'FREQNB_DEVICE': str,
+    'FREQNB_JOBS': lambda text: _whole_number('FREQNB_JOBS', text),
+    'FREQNB_CLUSTER': str,
     'FREQNB_HOME': lambda text: Path(text).expanduser(),
     'FREQNB_RECORDS': lambda text: Path(text).expanduser(),
     'FREQNB_INIT': str,

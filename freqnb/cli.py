@@ -17,7 +17,6 @@ from contextlib import contextmanager, redirect_stdout
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -30,10 +29,13 @@ from . import huang2022
 from .attacks import parse_eps, pgd
 from .basics import check_choice, check_count, check_scale, home, pick_device, replace_file, settings
 from .callbacks import no_callback, to_tensorboard
-from .cost import Cost, costs_of, in_words
+from .cost import Cost, costs_of, in_words, table_of_costs
 from .data import Splits, sources
 from .distributed import joined, world
+from .dry_run import DryRun
+from .dry_run import dry_run as dry_run_of
 from .errors import in_one_line, is_expected
+from .jobs import check_cluster
 from .lukasik2023 import with_penalty
 from .objectives import cross_entropy
 from .options import parse
@@ -48,7 +50,6 @@ from freqnb.reproduce import (
     default_jobs,
     executed_path,
     name_of,
-    notebook_costs,
     notebooks_folder,
     paper_notebooks,
     run_notebooks,
@@ -131,13 +132,28 @@ def _say_total(costs:Sequence[Cost], jobs:int=1)->None:
         print(f'{home()} has room for {free / 1e9:.1f} GB', file=sys.stderr)
 
 # %% ../nbs/api/10_cli.ipynb #9cc34afd
+def _say_cost_of(path:Path, found:DryRun)->None:
+    "Say what a notebook trains: in all, and row by row"
+    said = in_words(found.costs) if found.costs else 'trains nothing'
+    print(f'{name_of(path)}: {f"unknown: {found.problem}" if found.problem else said}')
+    for line in table_of_costs(found.costs):
+        print(f'    {line}')
+    if found.later:
+        print(f'    and tables whose rows depend on what is measured first: {found.later}')
+    sys.stdout.flush()
+
+# %% ../nbs/api/10_cli.ipynb #fd81bcee
 def _say_costs(paths:Sequence[Path], environment:Mapping[str,str], jobs:int)->int:
     "Say what notebooks would train; how many of them could not tell"
-    print('what it takes, measured on the first steps of each network:', flush=True)
-    costs = notebook_costs(paths, environment, jobs)
-    known = [found for found in costs.values() if found is not None]
-    _say_total(list(chain(*known)), jobs)
-    return len(costs) - len(known)
+    print('what it takes (operations counted; plain steps timed here; an H100 from its rates):', flush=True)
+    costs, unknown = [], 0
+    for path in paths:
+        found = dry_run_of(path, environment)
+        _say_cost_of(path, found)
+        costs += found.costs
+        unknown += bool(found.problem)
+    _say_total(costs, jobs)
+    return unknown
 
 # %% ../nbs/api/10_cli.ipynb #8e0e2ac6
 def _say_outcomes(outcomes:Sequence[Outcome])->int:
@@ -157,7 +173,8 @@ def reproduce(
     data:str|None=None, # A data set's name or path, instead of the notebooks' own
     seeds:int|None=None, # Trained networks a setting, instead of the scale's own number
     device:str|None=None, # cpu or cuda; the fastest when left out
-    jobs:int|None=None, # Notebooks side by side, a thread each; as many as there are cores when left out
+    jobs:int|None=None, # Processes, for notebooks side by side and for their networks; a core each when left out
+    cluster:str|None=None, # slurm, with options of submitit behind a colon, which trains; jobs at a time: --jobs
     open:bool=False, # Open the executed notebooks in JupyterLab afterwards
     dry_run:bool=False, # Say what would be trained, and how long that takes, and stop
 )->int: # 0 when every notebook ran
@@ -167,6 +184,10 @@ def reproduce(
     _check_folder(record_folders()[0])
     outs = {path: executed_path(path) for path in paper_notebooks(papers)}
     jobs, scale = _jobs(jobs, device), environment['FREQNB_SCALE']
+    if cluster is not None:
+        check_cluster(cluster)
+        environment |= dict(FREQNB_CLUSTER=cluster, FREQNB_JOBS=str(jobs))
+        jobs = min(jobs, default_jobs(device))
     if dry_run or scale not in ('smoke', 'demo'):
         unknown = _say_costs(list(outs), environment, min(jobs, len(outs)))
     if dry_run:

@@ -309,9 +309,11 @@ def test_a_dry_run_says_what_a_training_takes(typed, capsys, home):
 def test_a_dry_run_of_notebooks_trains_nothing(capsys, home):
     status = cli.main(['reproduce', 'high_frequency/02', '--scale', 'smoke', '--seeds', '2', '--dry-run'])
     said = capsys.readouterr().out.splitlines()
-    assert status == 0 and len(said) == 3 and 'notebooks ran' not in said[-1]
-    assert said[1].startswith('high_frequency/02_low_generalizes: ') and 'networks' in said[1]
-    assert said[2].startswith('to train, unless kept already: ') and 'side by side' not in said[2]
+    head, total, *rows, last = said
+    assert status == 0 and rows and 'H100' in head and 'notebooks ran' not in last
+    assert total.startswith('high_frequency/02_low_generalizes: ') and 'networks' in total
+    assert all(row.startswith('    ') and ': 2 seeds, ' in row and ' steps each; ' in row for row in rows)
+    assert last.startswith('to train, unless kept already: ')
     assert not list(home.rglob('state.pt')) and not list((home / 'records').rglob('*.json'))
 
 
