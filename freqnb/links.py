@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b05
-from .papers import title_of
+from .papers import PAPERS, title_of
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b08
 def _statements(
@@ -125,15 +125,20 @@ def _line_of_uses(
     return f'**Uses:** {", ".join(parts)}.' if parts else ''
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b14
-def _line_of_users(
+_INLINE = 3
+
+def _users(
     module:str, # A module of the library
     uses:Mapping[Path, Mapping[str, Sequence[str]]], # What each page uses
     titles:Mapping[Path, str], # What each page is called
-)->str: # One paragraph of Markdown for the module's page; empty where no page uses it
+)->str: # Markdown for the module's page, folded where they are many; empty where no page uses it
     "The pages that use a module"
     users = [path for path, used in uses.items() if module in used]
     links = [f'[{titles[path]}](../{path.parent.name}/{path.name})' for path in users]
-    return f'**Used by:** {" · ".join(links)}' if links else ''
+    if len(links) <= _INLINE:
+        return f'**Used by:** {" · ".join(links)}' if links else ''
+    listed = '\n'.join(f'- {link}' for link in links)
+    return f'<details>\n<summary>Used by: {len(links)} pages</summary>\n\n{listed}\n\n</details>'
 
 # %% ../nbs/api/10_links.ipynb #5c1a2b16
 def _insert(
@@ -154,13 +159,15 @@ def _insert(
 def link_pages(
     folder:Path, # A copy of the notebooks, changed in place
 )->None:
-    "Write what each page uses at its end, and who uses a module at the top of the module's page"
+    "Write what each page uses at its end, and which pages use a module at the top of the module's page"
     rooms = read_rooms(folder)
     beside = [path for path in folder.glob('*/*.ipynb') if path.parent.name != 'api']
-    pages = sorted(path for path in beside if path.parent.name[0] not in '._')
+    places = [*PAPERS, *sorted({path.parent.name for path in beside} - set(PAPERS))]
+    shown = [path for path in sorted(beside) if path.parent.name[0] not in '._']
+    pages = sorted(shown, key=lambda path: places.index(path.parent.name))
     uses = {path: uses_of(path, rooms) for path in pages}
     titles = {path: title_of(path) for path in pages}
-    users = {module: _line_of_users(module, uses, titles) for module in rooms.notebooks}
+    users = {module: _users(module, uses, titles) for module in rooms.notebooks}
     for path, used in uses.items():
         _insert(path, None, _line_of_uses(used, rooms))
     for module, text in users.items():

@@ -15,7 +15,8 @@ from html import unescape
 _HEADING = re.compile(r'<h([2-4])\b[^>]*data-anchor-id="([^"]+)"[^>]*>(.*?)</h\1>', re.S)
 _NOT_READ = re.compile(
     r'<(pre|style|script|svg|button|summary)\b.*?</\1>|<small>Still.*?</small>'
-    r'|<p><strong>(?:Uses|Used by):</strong>.*?</p>',
+    r'|<p><strong>(?:Uses|Used by):</strong>.*?</p>'
+    r'|<details>\s*<summary>Used by.*?</details>',
     re.S,
 )
 def _words(

@@ -30,7 +30,7 @@ COUNTS = """() => ({
     typeset: document.querySelectorAll('.math.inline .MathJax, .math.display .MathJax').length,
     faults: document.querySelectorAll('.MathJax_Error, .merror, .mjx-merror').length,
     sliders: document.querySelectorAll('.freqnb-explorer input[type=range]:not(:disabled)').length,
-    nameless: document.querySelectorAll('main img:not([alt]), main img[alt=""]').length})"""
+    nameless: document.querySelectorAll('main img:not([alt]), main img[alt=""]:not([width="1"])').length})"""
 OVERFLOW = """() => {
     const wider = (o) => {
         if (!o.clientWidth || o.scrollWidth <= o.clientWidth + 1) return false;
