@@ -242,7 +242,7 @@ def columns(
     "Parts of a page beside each other"
     look = 'display:grid;gap:1.5rem;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr))'
     boxes = '\n\n'.join(f'<div>\n\n{part}\n\n</div>' for part in parts)
-    return f'<div class="columns" style="{look}">\n\n{boxes}\n\n</div>'
+    return f'<div class="parts" style="{look}">\n\n{boxes}\n\n</div>'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c01d
 def _listed(claims:Sequence[Claim])->str:

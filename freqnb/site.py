@@ -312,6 +312,7 @@ def _sheet(
     sheet.headings = [(h['level'], h['id'], h['text']) for h in headings]
     sheet.head = math_head(sheet.body, f'{sheet.up}site_libs')
     sheet.lead = open_links(notebook, sheet.up, source)
+    sheet.wide = notebook == 'index.ipynb'
     return sheet
 
 # %% ../nbs/api/11_site.ipynb #a9cae875
