@@ -30,7 +30,6 @@ from .board import board_html, board_records, board_rows
 from .bodies import copy_mathjax, math_head, mend_body
 from .glossary import Term, mark_terms, read_glossary
 from .lens import write_lens
-from .links import link_pages
 from .pages import check_site
 from .papers import PAPERS
 from .search import search_entries, search_script
@@ -101,7 +100,6 @@ def _stage(
     for name in notebooks(work / 'nbs'):
         cells = json.loads((work / 'nbs' / name).read_text('utf-8'))['cells']
         _check_title(cells[0], name)
-    link_pages(work / 'nbs')
 
     paths = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-c', _CALL]
@@ -380,6 +378,19 @@ def _write_search(
         found += search_entries(sheet.place, sheet.title, sheet.subtitle, body)
     (folder / 'site_libs' / 'search-index.js').write_text(search_script(found), 'utf-8')
 
+# %% ../nbs/api/11_site.ipynb #8920fe2e
+def _copy_notebook(
+    source:Path, # A notebook
+    target:Path, # Where its copy goes
+)->None:
+    "Copy a notebook without its outputs"
+    notebook = json.loads(source.read_text('utf-8'))
+    for cell in notebook['cells']:
+        if cell['cell_type'] == 'code':
+            cell['outputs'] = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + '\n', 'utf-8')
+
 # %% ../nbs/api/11_site.ipynb #2c3ee59b
 def _write_site(
     root:Path, # Root of the repository
@@ -401,9 +412,7 @@ def _write_site(
     _write_pages(new, sheets, website['title'], navigation)
     _write_search(new, sheets)
     for name in names:
-        copy = new / 'notebooks' / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / 'nbs' / name, copy)
+        _copy_notebook(root / 'nbs' / name, new / 'notebooks' / name)
 
 # %% ../nbs/api/11_site.ipynb #efa37e4c
 def _replace_site(
