@@ -56,7 +56,7 @@ class Cost:
 # %% ../nbs/api/06_cost.ipynb #8d819400
 H100_RATE = 6.5e14  # Products of bfloat16 matrices a second that the card reaches in practice, in flops
 H100_SHARE = 0.4  # What a training of a ResNet-18 gets of it
-H100_CALL = 8e-6  # Seconds for an operation that is small, asked for from Python
+H100_CALL = 4e-5  # Seconds for a small operation asked for from Python: about 8 ms a step of a ResNet-18
 
 # %% ../nbs/api/06_cost.ipynb #a64249d9
 def seconds_on_h100(
@@ -234,27 +234,64 @@ def _all_passes(objective:Objective|Phases, recipe:Recipe, model:nn.Module, x:Te
     return total
 
 # %% ../nbs/api/06_cost.ipynb #03944da8
-def _measure(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
-             model:OwnNetwork|None, device:torch.device)->dict[str,float]:
-    "Seconds, bytes and operations of a training; nothing is drawn from torch's generator"
-    steps = (recipe.images or len(train)) // recipe.batch_size
-    if len(train) < recipe.batch_size:
-        raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {recipe.batch_size}')
-    x, y = next(iter(train.batches(recipe.batch_size)))
-    x, y = x.to(device), y.to(device)
-    classes = len(train.classes)
-    with torch.random.fork_rng([device] if device.type == 'cuda' else []), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        state = new_state(recipe, x, classes, steps, device, model)
-        plain = partial(_step, state, x, y, precision_on(recipe, device))
-        seconds = _seconds_a_step(plain, recipe.batch_size) / _passes(
-            cross_entropy, state.model, x[:2], y[:2]
-        )
-        flops, calls = _forward(state.model, x)
-        passes = steps * _all_passes(objective, recipe, state.model, x, y, classes)
-    images = recipe.batch_size
-    counted = dict(flops=passes * images * flops, calls=passes * calls)
-    return dict(seconds=passes * seconds, size=_kept_bytes(state, recipe), **counted)
+@dataclass(frozen=True)
+class _OfNetwork:
+    "What a network takes, whatever it is trained for"
+    seconds:float # Of a forward pass over a batch, as a third of a plain step
+    flops:float # Of a forward pass over a batch
+    calls:float # Of a forward pass
+    size:int # Bytes of a checkpoint
+
+# %% ../nbs/api/06_cost.ipynb #59098724
+_SAME_WORK = dict(
+    seed=0,
+    epochs=1,
+    labels='natural',
+    band='all',
+    radius=None,
+    rescale='raw',
+    scale='demo',
+    lr=0.1,
+    pad=0,
+    flip=False,
+    images=None,
+    swa_norm='clean',
+    label_smoothing=0.0,
+)
+
+# %% ../nbs/api/06_cost.ipynb #c2a7f66f
+def _of_network(recipe:Recipe, x:Tensor, y:Tensor, classes:int, model:OwnNetwork|None,
+                device:torch.device)->tuple[_OfNetwork,nn.Module]:
+    "What a network takes, and the network"
+    state = new_state(recipe, x, classes, 1000, device, model)
+    plain = partial(_step, state, x, y, precision_on(recipe, device))
+    seconds = _seconds_a_step(plain, len(x)) / _passes(cross_entropy, state.model, x[:2], y[:2])
+    flops, calls = _forward(state.model, x)
+    return _OfNetwork(seconds, flops * len(x), calls, _kept_bytes(state, recipe)), state.model
+
+# %% ../nbs/api/06_cost.ipynb #858eaa97
+class _Measured:
+    "What was found out about networks and objectives, once for all rows that share them"
+    def __init__(self, device:torch.device):
+        self.device, self.networks, self.passes = device, {}, {}
+
+    def cost(self, recipe, train, objective, model)->dict[str,float]:
+        "Seconds, bytes and operations of a training; nothing is drawn from torch's generator"
+        size, classes = recipe.batch_size, len(train.classes)
+        if len(train) < size:
+            raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {size}')
+        x, y = (part.to(self.device) for part in next(iter(train.batches(size))))
+        of_images = [list(x.shape), classes]
+        network_key = identity([asdict(replace(recipe, **_SAME_WORK)), model, of_images])
+        if network_key not in self.networks:
+            self.networks[network_key] = _of_network(recipe, x, y, classes, model, self.device)
+        one, network = self.networks[network_key]
+        passes_key = identity([objective, of_images, recipe.label_smoothing, recipe.epochs])
+        if passes_key not in self.passes:
+            self.passes[passes_key] = _all_passes(objective, recipe, network, x, y, classes)
+        passes = self.passes[passes_key] * ((recipe.images or len(train)) // size)
+        counted = dict(flops=passes * one.flops, calls=passes * one.calls)
+        return dict(seconds=passes * one.seconds, size=one.size, **counted)
 
 # %% ../nbs/api/06_cost.ipynb #641dcb0d
 def _key(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
@@ -272,18 +309,19 @@ def costs_of(
     device:str|torch.device|None=None, # Where to train; see `pick_device`
     names:Sequence[str]|None=None, # Their rows in a table; recipes in a few words when None
 )->list[Cost]: # One for each recipe
-    "What trainings take; those that differ by their seed alone are measured once"
-    device, found, measured = pick_device(device), [], {}
+    "What trainings take; networks and objectives that they share are measured once"
+    device, found = pick_device(device), []
+    measured = _Measured(device)
     sources = {name: splits or load(name) for name in dict.fromkeys(recipe.data for recipe in recipes)}
     names = names or [str(replace(recipe, seed=0)).removesuffix(', seed 0') for recipe in recipes]
     for recipe, objective, model, name in zip(recipes, objectives, models, names, strict=True):
         train = sources[recipe.data].train
-        alike = _key(replace(recipe, seed=0), train, objective, model)
-        if alike not in measured:
-            measured[alike] = _measure(recipe, train, objective, model, device)
+        with torch.random.fork_rng([device] if device.type == 'cuda' else []), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            cost = measured.cost(recipe, train, objective, model)
         steps = (recipe.images or len(train)) // recipe.batch_size * recipe.epochs
         key = _key(recipe, train, objective, model)
-        found.append(Cost(key, steps, name=str(name), epochs=recipe.epochs, **measured[alike]))
+        found.append(Cost(key, steps, name=str(name), epochs=recipe.epochs, **cost))
     return found
 
 # %% ../nbs/api/06_cost.ipynb #23e13198

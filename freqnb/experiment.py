@@ -81,7 +81,8 @@ def train_rows(
             networks.append(network)
 
     if settings().dry_run:
-        runs = show_costs(costs_of(recipes, objectives, networks, splits, names=names))
+        titles = [', '.join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
+        runs = show_costs(costs_of(recipes, objectives, networks, splits, names=titles))
     else:
         train_ahead(recipes, objectives, networks, splits, measure)
         runs = fit_all(recipes, splits, measure, objectives, networks)

@@ -10,11 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 import torch
 
+import freqnb.reproduce
+from freqnb import huang2022
 from freqnb.cli import main
+from freqnb.papers import PAPERS
 
 ROOT = Path(__file__).parents[1]
 FIXED = ['data=planted', 'model=lenet', 'width=none', 'images=200', 'batch_size=50']
@@ -249,3 +253,55 @@ def test_slurm_trains_the_networks(typed, slurm, tmp_path):
     assert states(tmp_path) == [1] * 4 and len(table(tmp_path)) == 4
     scripts = [path.read_text() for path in (tmp_path / 'cluster').glob('*.sh')]
     assert scripts and all('--time=10' in script for script in scripts)
+
+
+NOTEBOOK = [
+    'import freqnb.experiment\nfreqnb.experiment._WORTHWHILE = 0  # so that even these are worth two processes',
+    'import torch\nfrom freqnb.experiment import train_rows\nfrom freqnb.recipe import Recipe',
+    'def squares(model, x, y):\n    logits = model(x)\n'
+    '    return (logits - torch.eye(4)[y]).square().mean(), logits',
+    "small = Recipe('planted', 'lenet', width=None, epochs=2, batch_size=50, images=100, scale='smoke')",
+    "rows = train_rows({'usual': small, 'squares': (small, squares)}, seeds=2)",
+    'print([len(run.history) for runs in rows.values() for run in runs])',
+]
+
+
+def test_one_notebook_and_two_processes_train_its_networks(typed, tmp_path, monkeypatch):
+    "Also with an objective that was written in the notebook; the notebook finds the runs of the others"
+    pytest.importorskip('cloudpickle')
+    paper = next(iter(PAPERS))
+    file = tmp_path / 'nbs' / paper / '01_small.ipynb'
+    file.parent.mkdir(parents=True)
+    cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    monkeypatch.setattr(freqnb.reproduce, 'notebooks_of', lambda name: [file] if name == paper else [])
+    status, out, err = typed('reproduce', '--scale', 'smoke', '--jobs', '2', '--device', 'cpu')
+    assert status == 0, f'{out}\n{err}'
+    executed = json.loads((tmp_path / 'notebooks' / paper / '01_small.ipynb').read_text())
+    assert executed['cells'][-1]['outputs'][-1]['text'] == ['[2, 2, 2, 2]\n']
+    notes = [json.loads(path.read_text()) for path in (tmp_path / 'jobs').glob('*.json')]
+    assert sorted(note['run'] for note in notes) == sorted(path.name for path in (tmp_path / 'runs').iterdir())
+    assert len(notes) == 4 and all(note['epochs'] == 2 for note in notes)
+
+
+@pytest.mark.parametrize('scale', ['gpu', 'paper'])
+def test_a_dry_run_knows_what_is_not_here(scale, typed, tmp_path):
+    "CIFAR-10 is not in the home, and stays away; a row each, with seeds, epochs, steps and hours"
+    line = ['reproduce', 'adversarial_frequency/04_table_two', '--scale', scale, '--dry-run', '--device', 'cpu']
+    status, out, _ = typed(*line)
+    lines = out.splitlines()
+    assert status == 0 and lines[1].startswith('adversarial_frequency/04_table_two: ')
+    rows = {line.strip().partition(':')[0]: line for line in lines if line.startswith('    ')}
+    assert {'natural', 'AT', 'AT-FR', 'TRADES', 'MART', 'AWP'} <= set(rows)
+    assert all(' steps each; ' in row and ' on an H100' in row for row in rows.values())
+    assert not list(tmp_path.rglob('state.pt')) and not (tmp_path / 'data').exists()
+
+
+def test_steps_of_a_dry_run_are_those_of_the_recipe(typed):
+    "50,000 images less the 10% held out, 100 epochs as in the paper"
+    line = ['reproduce', 'adversarial_frequency/04_table_two', '--scale', 'paper', '--dry-run', '--device', 'cpu']
+    _, out, _ = typed(*line)
+    (row,) = [line for line in out.splitlines() if line.startswith('    AT: ')]
+    recipe = huang2022.base(scale='paper')
+    steps = 45_000 // recipe.batch_size * recipe.epochs
+    assert f'3 seeds, {recipe.epochs} epochs, {steps:,} steps each' in row
