@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Effortful', 'MINUTES', 'readable_images', 'default_eps', 'inspect']
 
-# %% ../nbs/api/09_inspection.ipynb #167f8f1d
+# %% ../nbs/api/09_inspection.ipynb #6716df64
 import platform
 import time
 import warnings
@@ -36,7 +36,7 @@ from .records import describe_device
 from .ring_measures import energy_shares, gradient_spectrum, ring_heatmap
 from .statistics import estimate
 
-# %% ../nbs/api/09_inspection.ipynb #4d4c6753
+# %% ../nbs/api/09_inspection.ipynb #d0340e33
 def _paths(folder:Path)->tuple[list[str],list[str]]:
     "Folders and files below a folder, as paths inside it"
     folders, files = [], []
@@ -44,7 +44,7 @@ def _paths(folder:Path)->tuple[list[str],list[str]]:
         (folders if path.is_dir() else files).append(path.relative_to(folder).as_posix())
     return folders, files
 
-# %% ../nbs/api/09_inspection.ipynb #7677da0d
+# %% ../nbs/api/09_inspection.ipynb #d2e17730
 def readable_images(
     folder:Path, # Holds test/ or val/, with a folder a class in it; what lies in train/ is not read
     n:int, # How many images, at most
@@ -61,7 +61,7 @@ def readable_images(
         except (ValueError, OSError) as error:
             lost.append(str(error))
             continue
-        pixels.append(torch.from_numpy(picture.pixels).permute(2, 0, 1))
+        pixels.append(torch.tensor(picture.pixels).permute(2, 0, 1))
         labels.append(label)
     if not pixels:
         raise ValueError(
@@ -69,7 +69,7 @@ def readable_images(
         )
     return _stacked(pixels, labels, listing.classes, folder, size), lost
 
-# %% ../nbs/api/09_inspection.ipynb #b174dbf4
+# %% ../nbs/api/09_inspection.ipynb #25bbfab6
 def _stacked(pixels:list[Tensor], labels:list[int], classes:tuple[str,...], folder:Path, size:int|None)->Images:
     "Images of one size, all in color where one is"
     sizes = sorted({tuple(each.shape[1:]) for each in pixels})
@@ -81,7 +81,7 @@ def _stacked(pixels:list[Tensor], labels:list[int], classes:tuple[str,...], fold
     x = torch.stack([each.expand(channels, -1, -1) if len(each) == 1 else each for each in pixels])
     return Images(x, torch.tensor(labels), classes, folder.resolve().name, 'jpeg')
 
-# %% ../nbs/api/09_inspection.ipynb #ba38e049
+# %% ../nbs/api/09_inspection.ipynb #60845b88
 @dataclass
 class _Case:
     "A network and its images, and how much may be spent on them"
@@ -107,15 +107,15 @@ class _Case:
         n = max(least, min(most, n))
         return self.x[:n], self.y[:n]
 
-# %% ../nbs/api/09_inspection.ipynb #c3990adb
+# %% ../nbs/api/09_inspection.ipynb #0ded47a2
 _GRADIENT = 3  # Forward passes that a forward and a backward pass take together
 
-# %% ../nbs/api/09_inspection.ipynb #ee493f32
+# %% ../nbs/api/09_inspection.ipynb #ca369446
 def _named(x:Tensor)->str:
     "How many images, in words"
     return f'n = {len(x)}'
 
-# %% ../nbs/api/09_inspection.ipynb #45b3a534
+# %% ../nbs/api/09_inspection.ipynb #0d4e4b99
 def _look_accuracy(case:_Case)->Look:
     "Accuracy with its interval, and the scale of the logits"
     x, y = case.some(0.1, 1, 50, 4000)
@@ -131,7 +131,7 @@ def _look_accuracy(case:_Case)->Look:
         numbers = {'accuracy': estimate(logits.argmax(1) == y)} | numbers
     return Look('Accuracy', says, numbers)
 
-# %% ../nbs/api/09_inspection.ipynb #be46ca66
+# %% ../nbs/api/09_inspection.ipynb #cdc826ea
 def _look_sweep(case:_Case)->Look:
     "Low and high parts"
     x, y = case.some(0.05, 8)
@@ -148,7 +148,7 @@ def _look_sweep(case:_Case)->Look:
         'Low and high frequencies', says, numbers, alt(drawn, f'{case.right} over the radius of the split')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #b276f4db
+# %% ../nbs/api/09_inspection.ipynb #872986d4
 def _look_heat(case:_Case)->Look:
     "The heat map by rings"
     x, y = case.some(0.12, 18)
@@ -160,7 +160,7 @@ def _look_heat(case:_Case)->Look:
     drawn = plot_frequency_maps(heat.picture(), [case.found.name], 'error rate')
     return Look('Single waves', says, numbers, alt(drawn, 'Error rate by frequency, low ones in the middle'))
 
-# %% ../nbs/api/09_inspection.ipynb #ede6af26
+# %% ../nbs/api/09_inspection.ipynb #fda45544
 def _look_gradient(case:_Case)->Look:
     "The spectrum of the gradient beside that of the images"
     x, y = case.some(0.03, _GRADIENT)
@@ -180,7 +180,7 @@ def _look_gradient(case:_Case)->Look:
         'Input gradient', says, numbers, alt(drawn, 'Energy of gradient and images, cumulated over frequency')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #3a41f464
+# %% ../nbs/api/09_inspection.ipynb #44b99b39
 def _look_weights(case:_Case)->Look:
     "How high the frequencies are that layers weigh"
     model = case.found.model
@@ -199,7 +199,7 @@ def _look_weights(case:_Case)->Look:
     )
     return Look(title, says, numbers, alt(drawn, 'Share of high-frequency weights over the layers'))
 
-# %% ../nbs/api/09_inspection.ipynb #bd52a887
+# %% ../nbs/api/09_inspection.ipynb #5ccdc477
 def _look_bands(case:_Case)->Look:
     "Attacks that have one band each"
     steps = 5
@@ -226,7 +226,7 @@ def _look_bands(case:_Case)->Look:
         alt(drawn, f'{case.right} under attacks and noise by band'),
     )
 
-# %% ../nbs/api/09_inspection.ipynb #896a044d
+# %% ../nbs/api/09_inspection.ipynb #0a69a039
 def _look_corruptions(case:_Case)->Look:
     "Common corruptions with their bands"
     x, y = case.some(0.1, 2 * len(BENCHMARK), most=200)
@@ -241,7 +241,7 @@ def _look_corruptions(case:_Case)->Look:
         'Corruptions by their band', says, numbers, alt(drawn, f'{case.right} under fifteen corruptions')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #53c32162
+# %% ../nbs/api/09_inspection.ipynb #a16ebb14
 def _look_card(case:_Case)->Look:
     "The honesty card"
     effort = Effort(3, 20, Budget(('apgd-ce',), steps=5))
@@ -259,7 +259,7 @@ def _look_card(case:_Case)->Look:
         'Honesty card', says, numbers, alt(card.figure(), 'Accuracy under PGD over eps and over steps')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #a580660f
+# %% ../nbs/api/09_inspection.ipynb #8f79677f
 _LOOKS: tuple[tuple[str, Callable[[_Case], Look], bool], ...] = (
     ('Accuracy', _look_accuracy, False),
     ('Low and high frequencies', _look_sweep, False),
@@ -271,11 +271,11 @@ _LOOKS: tuple[tuple[str, Callable[[_Case], Look], bool], ...] = (
     ('Honesty card', _look_card, True),
 )  # Title, instrument, and whether it needs a gradient
 
-# %% ../nbs/api/09_inspection.ipynb #bac749fe
+# %% ../nbs/api/09_inspection.ipynb #e61485df
 Effortful = Literal['quick', 'standard', 'full']
 MINUTES: dict[Effortful, float] = dict(quick=2.5, standard=15.0, full=60.0)
 
-# %% ../nbs/api/09_inspection.ipynb #74c70d57
+# %% ../nbs/api/09_inspection.ipynb #e0ff6234
 @torch.no_grad()
 def _seconds_a_forward(model:Network, x:Tensor)->float:
     "How long one image takes, after a first call"
@@ -285,14 +285,14 @@ def _seconds_a_forward(model:Network, x:Tensor)->float:
     logits_of(model, some)
     return max(1e-5, (time.perf_counter() - start) / len(some))
 
-# %% ../nbs/api/09_inspection.ipynb #c510fdf4
+# %% ../nbs/api/09_inspection.ipynb #6a308f0b
 def default_eps(
     x:Tensor, # Images `(N, C, H, W)`
 )->float: # 2/255 for photographs, 8/255 for images of fewer than 64 pixels
     "The distance of attacks where nobody says one"
     return (2 if min(x.shape[-2:]) >= 64 else 8) / 255
 
-# %% ../nbs/api/09_inspection.ipynb #381a3d96
+# %% ../nbs/api/09_inspection.ipynb #88be481b
 def _images_of(images:Any, n:int, size:int|None)->tuple[Images|StreamedImages,list[str]]:
     "A set to measure on, and what a reader must know of it"
     if isinstance(images, Splits):
@@ -306,7 +306,7 @@ def _images_of(images:Any, n:int, size:int|None)->tuple[Images|StreamedImages,li
     test = load(images, valid=0, size=size if path.suffix == '.zip' else None).test
     return test.take(min(n, len(test))), []
 
-# %% ../nbs/api/09_inspection.ipynb #51cb0b9b
+# %% ../nbs/api/09_inspection.ipynb #ac1afbd3
 def _fitted(x:Tensor, found:Found)->tuple[Tensor,list[str]]:
     "Images with as many channels as the network wants"
     if found.channels in (None, x.shape[1]):
@@ -317,7 +317,7 @@ def _fitted(x:Tensor, found:Found)->tuple[Tensor,list[str]]:
         ]
     return x.mean(1, keepdim=True), ['color images, their channels averaged into gray']
 
-# %% ../nbs/api/09_inspection.ipynb #ee8604a3
+# %% ../nbs/api/09_inspection.ipynb #7b1b6b31
 def _labels_of(found:Found, wanted:Sequence[str], x:Tensor, y:Tensor)->tuple[Tensor,bool,str]:
     "Labels as logits, whether they are labels, and a sentence"
     predictions = logits_of(found.model, x).argmax(1)
@@ -329,7 +329,7 @@ def _labels_of(found:Found, wanted:Sequence[str], x:Tensor, y:Tensor)->tuple[Ten
         return predictions, False, f'no accuracy: {matched.why}; predictions stand where labels would'
     return matched.logits[y.long()], True, f'labels: {matched.why}'
 
-# %% ../nbs/api/09_inspection.ipynb #f13b6344
+# %% ../nbs/api/09_inspection.ipynb #8cca6a9b
 def _asked(model:Network|str|Found)->Found:
     "A network with what is known of it"
     if isinstance(model, Found):
@@ -340,7 +340,7 @@ def _asked(model:Network|str|Found)->Found:
         raise ValueError(f'model is {model!r}; expected a network of images in [0, 1], or the word of one')
     return Found(model.eval() if isinstance(model, nn.Module) else model, type(model).__name__)
 
-# %% ../nbs/api/09_inspection.ipynb #c1f6f9ad
+# %% ../nbs/api/09_inspection.ipynb #27dcd1d5
 def _case(found:Found, images:Any, minutes:float, eps:float|None, size:int|None, seed:int)->tuple[_Case,str,list[str]]:
     "What to look at, the name of the images, and what a reader must know"
     chosen, notes = _images_of(images, 4000, size or found.size)
@@ -357,7 +357,7 @@ def _case(found:Found, images:Any, minutes:float, eps:float|None, size:int|None,
     data = f'{chosen.name}, {len(x)} images of {" x ".join(map(str, x.shape[1:]))}'
     return case, data, [why, *notes, *more]
 
-# %% ../nbs/api/09_inspection.ipynb #45d33722
+# %% ../nbs/api/09_inspection.ipynb #77264b03
 def _looked(case:_Case, tell:Callable[[str],object])->list[Look]:
     "Every instrument that applies; what fails is said and does not stop the others"
     looks = []
@@ -375,7 +375,7 @@ def _looked(case:_Case, tell:Callable[[str],object])->list[Look]:
         tell(f'{title}: {time.perf_counter() - start:.0f} s')
     return looks
 
-# %% ../nbs/api/09_inspection.ipynb #db143b49
+# %% ../nbs/api/09_inspection.ipynb #457beee4
 def inspect(
     model:Network|str|Found, # A function of images in [0, 1], or a word of `find_network`
     images:Images|StreamedImages|Splits|str|Path, # What it is shown, or a name or path of one
@@ -403,7 +403,7 @@ def inspect(
     )
     return Report(found.name, data, looks, settings, notes)
 
-# %% ../nbs/api/09_inspection.ipynb #450e3a19
+# %% ../nbs/api/09_inspection.ipynb #7d1decdf
 def _parameters(model:Network)->list[Tensor]:
     "The parameters of a network; none of a function"
     return list(model.parameters()) if isinstance(model, nn.Module) else []
