@@ -30,6 +30,7 @@ from .board import board_html, board_records, board_rows
 from .bodies import copy_mathjax, math_head, mend_body
 from .glossary import Term, mark_terms, read_glossary
 from .lens import write_lens
+from .links import link_pages
 from .pages import check_site
 from .papers import PAPERS
 from .search import search_entries, search_script
@@ -100,6 +101,7 @@ def _stage(
     for name in notebooks(work / 'nbs'):
         cells = json.loads((work / 'nbs' / name).read_text('utf-8'))['cells']
         _check_title(cells[0], name)
+    link_pages(work / 'nbs')
 
     paths = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-c', _CALL]
@@ -378,7 +380,7 @@ def _write_search(
         found += search_entries(sheet.place, sheet.title, sheet.subtitle, body)
     (folder / 'site_libs' / 'search-index.js').write_text(search_script(found), 'utf-8')
 
-# %% ../nbs/api/11_site.ipynb #8920fe2e
+# %% ../nbs/api/11_site.ipynb #ec0f4418
 def _copy_notebook(
     source:Path, # A notebook
     target:Path, # Where its copy goes
