@@ -135,6 +135,13 @@ def _mend_markdown(
         return text
     return re.sub(r'(?m)^\[source\]\(/blob/[^)]*\)(\{[^}]*\})?$', '', text)
 
+# %% ../nbs/api/11_site.ipynb #5c1a2c02
+_IS_FURNITURE = re.compile(
+    r'^(?:in_short|guess|side_by_side)\('
+    r'|\A(?:#\|.*\n)*(?:from freqnb\.(?:opening|verdicts) import .+(?:\n|\Z))+\Z',
+    re.M,
+)
+
 # %% ../nbs/api/11_site.ipynb #48a634d0
 def _mend_cell(
     cell:dict, # Cell of a processed notebook
@@ -143,7 +150,10 @@ def _mend_cell(
 )->dict: # The same cell, changed in place
     "Point a cell's links at pages, fold its code, and drop links to source lines where there is no public source"
     text = ''.join(cell['source'])
-    if fold and cell['cell_type'] == 'code' and 'code-fold:' not in text:
+    is_code = cell['cell_type'] == 'code'
+    if is_code and fold and _IS_FURNITURE.search(text):
+        cell['source'] = '#| echo: false\n' + text
+    elif is_code and fold and 'code-fold:' not in text:
         cell['source'] = '#| code-fold: true\n' + text
     if cell['cell_type'] == 'markdown':
         cell['source'] = _mend_markdown(text, source)

@@ -244,6 +244,17 @@ def check_explorer(page, box, name):
     assert picture.get_attribute('src') != start, f'{name}: dragging changed nothing'
 
 
+def test_all_code_of_a_page_is_shown_and_hidden(address, tab):
+    "The code of the answer in short is no part of it"
+    tab.page.goto(address + 'high_frequency/split.html')
+    folds, shown = (tab.page.locator(f'main details.code-fold{o}') for o in ('', '[open]'))
+    tab.page.get_by_role('button', name='Show all code').click()
+    assert shown.count() == folds.count() > 10
+    assert 'in_short(' not in tab.page.locator('main').inner_text()
+    tab.page.get_by_role('button', name='Hide all code').click()
+    assert shown.count() == 0
+
+
 def brightness(page):
     "Mean of red, green and blue behind the text"
     color = page.evaluate('() => getComputedStyle(document.body).backgroundColor')

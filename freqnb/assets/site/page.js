@@ -1,4 +1,4 @@
-// What every page does: light or dark, the list of pages on a phone, copying code, the place in the contents,
+// What every page does: light or dark, the list of pages on a phone, copying and showing code, the place in the contents,
 // scroll areas that the keyboard reaches, and definitions of terms.
 (() => {
   'use strict';
@@ -40,6 +40,21 @@
     button.textContent = 'Copied';
     setTimeout(() => { button.textContent = 'Copy'; }, 1500);
   }));
+
+  // ---- all code of a page at once
+  const folds = all('main details.code-fold');
+  const ways = document.querySelector('p.open');
+  if (folds.length && ways) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.textContent = 'Show all code';
+    button.addEventListener('click', () => {
+      const shown = folds.every((fold) => fold.open);
+      folds.forEach((fold) => { fold.open = !shown; });
+      button.textContent = shown ? 'Show all code' : 'Hide all code';
+    });
+    ways.append(button);
+  }
 
   // ---- the contents show where the reader is
   const links = all('.contents a');
