@@ -6,13 +6,14 @@
 __all__ = ['Basis', 'BASES', 'Band', 'ring_bands', 'energy_outside', 'project_to_band', 'band_pgd', 'band_apgd', 'band_noise',
            'robust_by_band']
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #7e5c9220
+# %% ../nbs/api/07_frequency_attacks.ipynb #3b9e0443
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .basics import Network, check_choice, check_count, progress_bar
@@ -39,17 +40,17 @@ from freqnb.pgd import (
 )
 from .spectrum import dct2, idct2, radial_mask
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #6aa1fbf8
+# %% ../nbs/api/07_frequency_attacks.ipynb #29428204
 Basis = Literal['fourier', 'cosine']
 BASES: tuple[Basis, ...] = ('fourier', 'cosine')
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #b76e8d7b
+# %% ../nbs/api/07_frequency_attacks.ipynb #4f8ae7af
 def _mirrored(mask:Tensor)->Tensor:
     "The centered mask of the opposite frequencies"
     corner = torch.fft.ifftshift(mask)
     return torch.fft.fftshift(corner.flip(0, 1).roll((1, 1), (0, 1)))
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #36f025cb
+# %% ../nbs/api/07_frequency_attacks.ipynb #a64fdbc1
 @dataclass(frozen=True, eq=False)
 class Band:
     "The frequencies that a change may have"
@@ -76,20 +77,23 @@ class Band:
         "The mask as the transform of real images has it"
         return torch.fft.ifftshift(self.mask)[:, : self.mask.shape[1] // 2 + 1]
 
-    def __call__(self,
-        change:Tensor, # `(N, C, H, W)`
-    )->Tensor: # The nearest change that lies in the band
-        if change.shape[-2:] != self.mask.shape:
-            given = tuple(change.shape[-2:])
-            raise ValueError(f'the images are {given}; expected {tuple(self.mask.shape)} as the band')
-        if self.is_everything or len(change) == 0:
-            return change
-        if self.basis == 'cosine':
-            return idct2(dct2(change) * self.mask.to(change.device))
-        spectrum = torch.fft.rfft2(change) * self.half.to(change.device)
-        return torch.fft.irfft2(spectrum, s=change.shape[-2:])
+# %% ../nbs/api/07_frequency_attacks.ipynb #2d6757b6
+@patch
+def __call__(self:Band,
+    change:Tensor, # `(N, C, H, W)`
+)->Tensor: # The nearest change that lies in the band
+    "What a mask leaves of a change"
+    if change.shape[-2:] != self.mask.shape:
+        given = tuple(change.shape[-2:])
+        raise ValueError(f'the images are {given}; expected {tuple(self.mask.shape)} as the band')
+    if self.is_everything or len(change) == 0:
+        return change
+    if self.basis == 'cosine':
+        return idct2(dct2(change) * self.mask.to(change.device))
+    spectrum = torch.fft.rfft2(change) * self.half.to(change.device)
+    return torch.fft.irfft2(spectrum, s=change.shape[-2:])
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #d7492fff
+# %% ../nbs/api/07_frequency_attacks.ipynb #75a22daf
 def ring_bands(
     h:int, # Rows of the image
     w:int, # Columns
@@ -108,7 +112,7 @@ def ring_bands(
         inside = disc
     return bands
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #85680130
+# %% ../nbs/api/07_frequency_attacks.ipynb #2b1f86d2
 def energy_outside(
     change:Tensor, # What an attack added `(N, C, H, W)`
     band:Band, # Where it was to stay
@@ -119,14 +123,14 @@ def energy_outside(
     outside = (change - band(change)).square().sum((1, 2, 3))
     return outside / energy.clamp_min(torch.finfo(energy.dtype).tiny)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #f49ddffe
+# %% ../nbs/api/07_frequency_attacks.ipynb #db2d00f4
 def _limits(x:Tensor, eps:float, norm:Norm)->tuple[Tensor,Tensor]:
     "How far each pixel may move down and up"
     if norm == 'linf':
         return (-x).clamp(min=-eps), (1 - x).clamp(max=eps)
     return -x, 1 - x
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #66541551
+# %% ../nbs/api/07_frequency_attacks.ipynb #3e2a1acc
 def _shortened(change:Tensor, eps:float, norm:Norm)->Tensor:
     "A change of at most the length `eps`; for 'linf' the limits of the pixels are enough"
     if norm == 'linf':
@@ -134,7 +138,7 @@ def _shortened(change:Tensor, eps:float, norm:Norm)->Tensor:
     length = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
     return change * (eps / length.clamp_min(torch.finfo(change.dtype).tiny)).clamp(max=1)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #75b7492e
+# %% ../nbs/api/07_frequency_attacks.ipynb #300ef0d1
 def project_to_band(
     images:Tensor, # `(N, C, H, W)`
     x:Tensor, # The centers of the balls `(N, C, H, W)`, in [0, 1]
@@ -156,7 +160,7 @@ def project_to_band(
         cut = cut + shorter - change
     return project(x + change, x, eps, norm)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #c5955bff
+# %% ../nbs/api/07_frequency_attacks.ipynb #aa4eda82
 @dataclass
 class _BandTask(Task):
     "A call of an attack whose change stays in a band"
@@ -173,13 +177,13 @@ class _BandTask(Task):
         "The nearest point of the band and the ball"
         return project_to_band(images, x, self.eps, self.band, self.norm, self.rounds)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #cf592d5c
+# %% ../nbs/api/07_frequency_attacks.ipynb #1c453e48
 def _band_start(task:_BandTask, x:Tensor, labels:Tensor|None=None)->Tensor:
     "A random point of each ball, brought into the band; or its center"
     start = starting_points(task, x)
     return task.back(start, x) if task.random_start else start
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #16dd7369
+# %% ../nbs/api/07_frequency_attacks.ipynb #08e50f2e
 def _band_pgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
     "All PGD steps for one batch"
     adversarial = _band_start(task, x)
@@ -192,7 +196,7 @@ def _band_pgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
         task.bar.update(len(x))
     return adversarial
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #ada0d0d1
+# %% ../nbs/api/07_frequency_attacks.ipynb #0f9f125a
 def band_pgd(
     model:Network, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -223,7 +227,7 @@ def band_pgd(
             keep_worst(task, attempt, adversarial, restarts - 1)
         return finished(task, adversarial, loss == 'ce')
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #7319f4d1
+# %% ../nbs/api/07_frequency_attacks.ipynb #8969aeb4
 def _band_momentum_step(task:_BandTask, state:_State)->_State:
     "One step further, within the band"
     x, center = state.x, state.center
@@ -234,7 +238,7 @@ def _band_momentum_step(task:_BandTask, state:_State)->_State:
     begun = (state.k > 0).view(-1, 1, 1, 1)
     return replace(state, x=torch.where(begun, onward, z), x_before=x, k=state.k + 1)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #ffc49e0d
+# %% ../nbs/api/07_frequency_attacks.ipynb #561dc7bc
 def _band_apgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
     "The first points that break the images of one batch, or their best"
     adversarial = x.clone()
@@ -253,7 +257,7 @@ def _band_apgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
         state = _band_momentum_step(task, _checkpoint(state, windows))
     return adversarial
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #792f529a
+# %% ../nbs/api/07_frequency_attacks.ipynb #edd869a6
 def band_apgd(
     model:Network, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -281,14 +285,14 @@ def band_apgd(
         keep_worst(task, attempt, adversarial, restarts)
         return finished(task, adversarial, loss == 'ce')
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #c3cec44a
+# %% ../nbs/api/07_frequency_attacks.ipynb #0229f271
 def _band_noise_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
     "The largest step in a random direction of the band"
     drawn = torch.randn(x.shape, generator=task.generator, device=x.device, dtype=x.dtype)
     direction = normalized_gradient(task.band(drawn), task.norm)
     return task.back(x + task.eps * direction, x)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #e903999b
+# %% ../nbs/api/07_frequency_attacks.ipynb #8578f6f4
 def band_noise(
     model:Network, # Where it computes is all that counts
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], on any device
@@ -303,7 +307,7 @@ def band_noise(
     task = _BandTask(model, x, y, eps, norm, seed=seed, band=band, rounds=rounds)
     return task.x.clone() if eps == 0 else on_batches(task, task.x, task.labels, _band_noise_batch)
 
-# %% ../nbs/api/07_frequency_attacks.ipynb #b898dd13
+# %% ../nbs/api/07_frequency_attacks.ipynb #a9251cd1
 def robust_by_band(
     models:Network|Sequence[Network], # One network, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]

@@ -6,7 +6,7 @@
 __all__ = ['ring_edges', 'frequency_cells', 'RingHeat', 'ring_heatmap', 'input_gradients', 'energy_shares', 'gradient_spectrum',
            'by_class', 'layer_spectra']
 
-# %% ../nbs/api/07_ring_measures.ipynb #a1099a4d
+# %% ../nbs/api/07_ring_measures.ipynb #870e5d2a
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from .pgd import attacking, differentiable_logits, image_gradient
 from .spectrum import frequency_grid, radial_energy
 from .statistics import Estimate, estimate
 
-# %% ../nbs/api/07_ring_measures.ipynb #e1dc06e3
+# %% ../nbs/api/07_ring_measures.ipynb #6ffa6afb
 def ring_edges(
     h:int, # Rows of the image
     w:int, # Columns
@@ -36,7 +36,7 @@ def ring_edges(
     reach = min(h, w) / 2
     return tuple(reach * (i + 1) / rings for i in range(rings))
 
-# %% ../nbs/api/07_ring_measures.ipynb #fab0f6fb
+# %% ../nbs/api/07_ring_measures.ipynb #6e691705
 def frequency_cells(
     h:int, # Rows of the image
     w:int, # Columns
@@ -54,7 +54,7 @@ def frequency_cells(
     sector = (turn.remainder(1) * sectors + 0.5).long() % sectors
     return torch.where(radius > 0, ring * sectors + sector, -1)
 
-# %% ../nbs/api/07_ring_measures.ipynb #8a99280f
+# %% ../nbs/api/07_ring_measures.ipynb #8e4df869
 @dataclass
 class RingHeat:
     "How often networks are wrong under a single wave, by cell of the plane"
@@ -74,7 +74,7 @@ class RingHeat:
         filled = means[:, self.cells.clamp(min=0)]
         return torch.where(self.cells >= 0, filled, 0)
 
-# %% ../nbs/api/07_ring_measures.ipynb #e4e18202
+# %% ../nbs/api/07_ring_measures.ipynb #c933ca1a
 def _waves_of_cells(cells:Tensor)->list[Tensor]:
     "For each cell the waves `(M, 2)` of half the plane, in cycles per image"
     h, w = cells.shape
@@ -84,7 +84,7 @@ def _waves_of_cells(cells:Tensor)->list[Tensor]:
     found = [both[(cells == k) & one_of_two] for k in range(int(cells.max()) + 1)]
     return [waves for waves in found if len(waves)]
 
-# %% ../nbs/api/07_ring_measures.ipynb #96e18ecc
+# %% ../nbs/api/07_ring_measures.ipynb #bd709770
 def _drawn(waves:Tensor, n:int, draws:int, generator:torch.Generator)->Tensor:
     "For each of `n` images some of the waves `(n, k, 2)`, none twice; all where there are no more"
     if len(waves) <= draws:
@@ -92,7 +92,7 @@ def _drawn(waves:Tensor, n:int, draws:int, generator:torch.Generator)->Tensor:
     order = torch.rand(n, len(waves), generator=generator).argsort(1)
     return waves[order[:, :draws]]
 
-# %% ../nbs/api/07_ring_measures.ipynb #7ebd9e63
+# %% ../nbs/api/07_ring_measures.ipynb #b9128146
 def _cosines(waves:Tensor, h:int, w:int)->Tensor:
     "Waves `(B, 2)` as images `(B, 1, h, w)` of length 1, float32"
     rows = waves[:, :1] * torch.arange(h, device=waves.device) % h / h
@@ -101,7 +101,7 @@ def _cosines(waves:Tensor, h:int, w:int)->Tensor:
     cosine = (2 * torch.pi * turns).cos()
     return (cosine / torch.linalg.vector_norm(cosine, dim=(1, 2), keepdim=True))[:, None]
 
-# %% ../nbs/api/07_ring_measures.ipynb #3ca76675
+# %% ../nbs/api/07_ring_measures.ipynb #ecb8eb6c
 def _sampling_error(wrong:Tensor, waves:int)->Tensor:
     "For each network `(S,)` the standard error of the mean over images of `wrong` `(S, N, k)`, k out of `waves` each"
     n, k = wrong.shape[1:]
@@ -111,9 +111,10 @@ def _sampling_error(wrong:Tensor, waves:int)->Tensor:
     rule_of_three = (1.5 / k) ** 2  # where no image was right under one wave and wrong under another
     return (variance.clamp(min=rule_of_three) * (1 - k / waves)).sqrt() / n
 
-# %% ../nbs/api/07_ring_measures.ipynb #2470d480
+# %% ../nbs/api/07_ring_measures.ipynb #84cf144e
 _AT_ONCE = 2**24  # Numbers of the images that are held at a time: 64 MB
 
+# %% ../nbs/api/07_ring_measures.ipynb #c792bf1d
 def ring_heatmap(
     models:Network|Sequence[Network], # One network, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], of any size
@@ -145,13 +146,13 @@ def ring_heatmap(
     counts = torch.tensor([each.shape[1] for each in chosen])
     return RingHeat(_renumbered(cells), wrong, torch.stack(errors, -1), counts)
 
-# %% ../nbs/api/07_ring_measures.ipynb #36fb3c87
+# %% ../nbs/api/07_ring_measures.ipynb #f3818fe0
 def _renumbered(cells:Tensor)->Tensor:
     "The same cells without numbers that no frequency has"
     present = cells.unique()
     return torch.searchsorted(present, cells) + int(present[0])
 
-# %% ../nbs/api/07_ring_measures.ipynb #01c84e37
+# %% ../nbs/api/07_ring_measures.ipynb #c45bd614
 def _wrong_under(networks:list[Network], x:Tensor, y:Tensor, amplitudes:Tensor, waves:Tensor, bar)->Tensor:
     "Which images are misclassified under each of their waves `(n, k, 2)`: `(S, n, k)`"
     n, k = waves.shape[:2]
@@ -166,7 +167,7 @@ def _wrong_under(networks:list[Network], x:Tensor, y:Tensor, amplitudes:Tensor, 
         bar.update(len(rows))
     return torch.cat(found, 1).unflatten(1, (n, k)).float()
 
-# %% ../nbs/api/07_ring_measures.ipynb #930a7f8e
+# %% ../nbs/api/07_ring_measures.ipynb #5f9a6e77
 def input_gradients(
     model:Network, # Images in [0, 1] to logits; a module is in evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
@@ -187,7 +188,7 @@ def input_gradients(
             found.append(image_gradient(value, images).to(x.device))
     return torch.cat(found)
 
-# %% ../nbs/api/07_ring_measures.ipynb #eb894280
+# %% ../nbs/api/07_ring_measures.ipynb #0071291f
 def energy_shares(
     x:Tensor, # Images, changes or gradients `(N, C, H, W)`
 )->Tensor: # `(N, R)`: shares at distance 0, in (0, 1], in (1, 2], ... cycles per image; zeros where there is no energy
@@ -195,12 +196,12 @@ def energy_shares(
     energy = radial_energy(x.double()).sum(1)
     return energy / energy.sum(1, keepdim=True).clamp_min(torch.finfo(energy.dtype).tiny)
 
-# %% ../nbs/api/07_ring_measures.ipynb #c0611757
+# %% ../nbs/api/07_ring_measures.ipynb #708b0f5b
 def _gradient_spectrum(model:Network, x:Tensor, y:Tensor, loss:LossName)->Tensor:
     "Of one network"
     return energy_shares(input_gradients(model, x, y, loss))
 
-# %% ../nbs/api/07_ring_measures.ipynb #85d7e776
+# %% ../nbs/api/07_ring_measures.ipynb #2cd15910
 def gradient_spectrum(
     models:Network|Sequence[Network], # One network, or one for each seed
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1]
@@ -210,7 +211,7 @@ def gradient_spectrum(
     "The spectrum of the gradient of the loss with respect to each image"
     return per_network(partial(_gradient_spectrum, x=x, y=y, loss=loss), models)
 
-# %% ../nbs/api/07_ring_measures.ipynb #c143a992
+# %% ../nbs/api/07_ring_measures.ipynb #4255398e
 def by_class(
     values:Tensor, # `(N, R)` or `(S, N, R)`: numbers for each image
     y:Tensor, # Labels `(N,)`
@@ -219,7 +220,7 @@ def by_class(
     check_labels(y, values.shape[-2])
     return {int(k): values[..., y == k, :] for k in y.unique()}
 
-# %% ../nbs/api/07_ring_measures.ipynb #3e453329
+# %% ../nbs/api/07_ring_measures.ipynb #ad8d2cd4
 @contextmanager
 def _mixtures(model:nn.Module, names:Sequence[str], generator:torch.Generator)->Iterator[dict[str,Tensor]]:
     "A block in which each named layer leaves a random mixture of its numbers"
@@ -238,7 +239,7 @@ def _mixtures(model:nn.Module, names:Sequence[str], generator:torch.Generator)->
         for hook in hooks:
             hook.remove()
 
-# %% ../nbs/api/07_ring_measures.ipynb #123fc6b4
+# %% ../nbs/api/07_ring_measures.ipynb #1ed05288
 def layer_spectra(
     model:nn.Module, # A network; in evaluation mode meanwhile
     x:Tensor, # Images `(N, C, H, W)`, float in [0, 1], as many as fit into one batch
