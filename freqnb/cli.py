@@ -41,6 +41,8 @@ from .objectives import cross_entropy
 from .options import parse
 from .papers import PAPERS
 from .penalties import filter_penalty
+
+# %% ../nbs/api/10_cli.ipynb #064158c2
 from .recipe import Recipe
 from .records import Record, read_record, record_folders, scoreboard, to_json
 from .records import records as every_record
