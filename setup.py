@@ -45,7 +45,7 @@ setup(
         'coco': coco,
         'cluster': cluster,
         'models': models,
-        'dev': facts['dev_requirements'].split() + coco,
+        'dev': [*facts['dev_requirements'].split(), *coco, *cluster, *models],
     },
     entry_points={
         'nbdev': ['freqnb=freqnb._modidx:d'],
