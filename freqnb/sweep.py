@@ -189,6 +189,16 @@ def plot_of(
 # %% ../nbs/api/11_sweep.ipynb #a9e69d69
 _MOST = 6  # Curves that a plot can hold; the table has all of them
 
+# %% ../nbs/api/11_sweep.ipynb #1669903b
+def _drawn(axes:Mapping[str,Sequence], results:Sequence[_Result])->bytes:
+    "The plot as a PNG file"
+    from matplotlib.pyplot import close
+
+    figure = figure_of(plot_of(axes, results))
+    content = png(figure)
+    close(figure)
+    return content
+
 # %% ../nbs/api/11_sweep.ipynb #410c93a1
 def write_results(
     folder:Path, # For `sweep.csv`, `sweep.json` and `sweep.png`
@@ -209,7 +219,7 @@ def write_results(
     )
     contents = {'sweep.csv': text.getvalue().encode(), 'sweep.json': json.dumps(whole, indent=1).encode()}
     if any(result.right is not None for result in results):
-        contents['sweep.png'] = png(figure_of(plot_of(axes, results)))
+        contents['sweep.png'] = _drawn(axes, results)
     for name, content in contents.items():
         replace_file(folder / name, lambda file, content=content: file.write(content))
 
