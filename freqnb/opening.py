@@ -87,7 +87,7 @@ def _mark(left:float, width:float, look:str)->str:
 
 # %% ../nbs/api/08_opening.ipynb #0a11c017
 def _bar(claim:Claim, low:float, high:float)->str:
-    "An effect with its interval on a line from `low` to `high`, and a dotted threshold"
+    "An effect with its interval on a line from `low` to `high`, and a dotted threshold; the sentence above says it"
 
     def at(value):
         return 100 * (min(max(value, low), high) - low) / (high - low)
@@ -101,8 +101,7 @@ def _bar(claim:Claim, low:float, high:float)->str:
             at(effect.value), 0, 'top:25%;height:.6rem;border-left:.6rem solid #0072B2;margin-left:-.3rem'
         )
     )
-    label = escape(f'{claim.says}: {effect}; it has to exceed {claim.threshold:g}')
-    return f'<div role="img" aria-label="{label}" style="position:relative;height:1.2rem">{marks}</div>'
+    return f'<div aria-hidden="true" style="position:relative;height:1.2rem">{marks}</div>'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00d
 @dataclass
@@ -145,18 +144,18 @@ def in_short(
 
 # %% ../nbs/api/08_opening.ipynb #0a11c012
 _CHOSEN = """
-const box=this.closest('.freqnb-guess'),key='freqnb '+box.dataset.key;
-try{localStorage.setItem(key,this.value)}catch(e){}
-const found=this.value==box.dataset.right?'So it was.':'It was: '+box.dataset.answer+'.';
-box.querySelector('output').textContent='Your guess: '+this.dataset.label+'. '+found;
-box.querySelector('details').open=true;
+const said=event.target,right=said.value==this.dataset.right;
+try{localStorage.setItem('freqnb '+this.dataset.key,said.value)}catch(e){}
+const found=right?'So it was.':'It was: '+this.dataset.answer+'.';
+this.querySelector('output').textContent='Your guess: '+said.dataset.label+'. '+found;
+this.querySelector('details').open=true;
 """.replace('\n', '')
 _RETURNED = """
 this.removeAttribute('onload');
 const box=this.closest('.freqnb-guess');
 let kept=null;try{kept=localStorage.getItem('freqnb '+box.dataset.key)}catch(e){}
 const said=kept===null?null:box.querySelector('input[value="'+kept+'"]');
-if(said){said.checked=true;said.dispatchEvent(new Event('change'))}
+if(said){said.checked=true;said.dispatchEvent(new Event('change',{bubbles:true}))}
 """.replace('\n', '')
 _DOT = 'data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'
 
@@ -183,11 +182,12 @@ class Guess:
     def _repr_html_(self):
         labels = [
             f'<label style="display:block;padding:.3rem 0"><input type="radio" name="{escape(self.key)}" value="{i}" '
-            f'data-label="{escape(option)}" onchange="{escape(_CHOSEN)}"> {escape(option)}</label>'
+            f'data-label="{escape(option)}"> {escape(option)}</label>'
             for i, option in enumerate(self.options)
         ]
         return (
             f'<fieldset class="freqnb-guess" data-key="{escape(self.key)}" data-right="{self.right}" '
+            f'onchange="{escape(_CHOSEN)}" '
             f'data-answer="{escape(self.options[self.right])}"><legend>{escape(self.question)}</legend>'
             f'{"".join(labels)}<output aria-live="polite"></output>'
             f'<details><summary>What was measured</summary><p>{escape(self.result)}</p></details>'
