@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Effortful', 'MINUTES', 'readable_images', 'default_eps', 'inspect']
 
-# %% ../nbs/api/09_inspection.ipynb #3691f6c3
+# %% ../nbs/api/09_inspection.ipynb #33219e27
 import platform
 import time
 import warnings
@@ -36,7 +36,7 @@ from .records import describe_device
 from .ring_measures import energy_shares, gradient_spectrum, ring_heatmap
 from .statistics import estimate
 
-# %% ../nbs/api/09_inspection.ipynb #93e6e941
+# %% ../nbs/api/09_inspection.ipynb #b5f75872
 def _paths(folder:Path)->tuple[list[str],list[str]]:
     "Folders and files below a folder, as paths inside it"
     folders, files = [], []
@@ -44,7 +44,7 @@ def _paths(folder:Path)->tuple[list[str],list[str]]:
         (folders if path.is_dir() else files).append(path.relative_to(folder).as_posix())
     return folders, files
 
-# %% ../nbs/api/09_inspection.ipynb #2dc91a22
+# %% ../nbs/api/09_inspection.ipynb #f39dad40
 def readable_images(
     folder:Path, # Holds test/ or val/, with a folder a class in it; what lies in train/ is not read
     n:int, # How many images, at most
@@ -69,7 +69,7 @@ def readable_images(
         )
     return _stacked(pixels, labels, listing.classes, folder, size), lost
 
-# %% ../nbs/api/09_inspection.ipynb #a8f8bb9d
+# %% ../nbs/api/09_inspection.ipynb #1c4aed7f
 def _stacked(pixels:list[Tensor], labels:list[int], classes:tuple[str,...], folder:Path, size:int|None)->Images:
     "Images of one size, all in color where one is"
     sizes = sorted({tuple(each.shape[1:]) for each in pixels})
@@ -81,7 +81,7 @@ def _stacked(pixels:list[Tensor], labels:list[int], classes:tuple[str,...], fold
     x = torch.stack([each.expand(channels, -1, -1) if len(each) == 1 else each for each in pixels])
     return Images(x, torch.tensor(labels), classes, folder.resolve().name, 'jpeg')
 
-# %% ../nbs/api/09_inspection.ipynb #1de9a47d
+# %% ../nbs/api/09_inspection.ipynb #03d6975e
 @dataclass
 class _Case:
     "A network and its images, and how much may be spent on them"
@@ -107,15 +107,15 @@ class _Case:
         n = max(least, min(most, n))
         return self.x[:n], self.y[:n]
 
-# %% ../nbs/api/09_inspection.ipynb #d8fe5922
+# %% ../nbs/api/09_inspection.ipynb #e8aeb082
 _GRADIENT = 3  # Forward passes that a forward and a backward pass take together
 
-# %% ../nbs/api/09_inspection.ipynb #84314492
+# %% ../nbs/api/09_inspection.ipynb #c6a33b7c
 def _named(x:Tensor)->str:
     "How many images, in words"
     return f'n = {len(x)}'
 
-# %% ../nbs/api/09_inspection.ipynb #71973591
+# %% ../nbs/api/09_inspection.ipynb #6654b89a
 def _look_accuracy(case:_Case)->Look:
     "Accuracy with its interval, and the scale of the logits"
     x, y = case.some(0.1, 1, 50, 4000)
@@ -131,7 +131,7 @@ def _look_accuracy(case:_Case)->Look:
         numbers = {'accuracy': estimate(logits.argmax(1) == y)} | numbers
     return Look('Accuracy', says, numbers)
 
-# %% ../nbs/api/09_inspection.ipynb #a97f8c7e
+# %% ../nbs/api/09_inspection.ipynb #1304854a
 def _look_sweep(case:_Case)->Look:
     "Low and high parts"
     x, y = case.some(0.05, 8)
@@ -148,7 +148,7 @@ def _look_sweep(case:_Case)->Look:
         'Low and high frequencies', says, numbers, alt(drawn, f'{case.right} over the radius of the split')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #59801ebe
+# %% ../nbs/api/09_inspection.ipynb #84f06fad
 def _look_heat(case:_Case)->Look:
     "The heat map by rings"
     from matplotlib.pyplot import subplots
@@ -165,7 +165,7 @@ def _look_heat(case:_Case)->Look:
     drawn = plot_frequency_maps(heat.picture(), ['by frequency'], 'error rate', limits=(0, most), axes=axes)
     return Look('Single waves', says, numbers, alt(drawn, 'Error rate by frequency, low ones in the middle'))
 
-# %% ../nbs/api/09_inspection.ipynb #5e90c5e0
+# %% ../nbs/api/09_inspection.ipynb #dbeccb87
 def _look_gradient(case:_Case)->Look:
     "The spectrum of the gradient beside that of the images"
     x, y = case.some(0.03, _GRADIENT)
@@ -185,7 +185,7 @@ def _look_gradient(case:_Case)->Look:
         'Input gradient', says, numbers, alt(drawn, 'Energy of gradient and images, cumulated over frequency')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #2fffd48e
+# %% ../nbs/api/09_inspection.ipynb #a0e1cff2
 def _look_weights(case:_Case)->Look:
     "How high the frequencies are that layers weigh"
     model = case.found.model
@@ -194,7 +194,12 @@ def _look_weights(case:_Case)->Look:
         "The share of each layer's energy in the upper half of the cosine frequencies.",
     )
     if not isinstance(model, nn.Module) or not coefficient_shares(model):
-        return Look(title, says, skipped='it has no convolutions larger than 1 x 1')
+        closed = 'its file does not show its weights'
+        return Look(
+            title,
+            says,
+            skipped='it has no convolutions larger than 1 x 1' if case.found.has_gradient else closed,
+        )
     shares, names = high_coefficients(model), list(coefficient_shares(model))
     numbers = dict(zip(names, shares.tolist()))
     if len(names) == 1:
@@ -204,7 +209,7 @@ def _look_weights(case:_Case)->Look:
     )
     return Look(title, says, numbers, alt(drawn, 'Share of high-frequency weights over the layers'))
 
-# %% ../nbs/api/09_inspection.ipynb #39dbb644
+# %% ../nbs/api/09_inspection.ipynb #dd8d39a3
 def _look_bands(case:_Case)->Look:
     "Attacks that have one band each"
     steps = 5
@@ -231,7 +236,7 @@ def _look_bands(case:_Case)->Look:
         alt(drawn, f'{case.right} under attacks and noise by band'),
     )
 
-# %% ../nbs/api/09_inspection.ipynb #9d12969f
+# %% ../nbs/api/09_inspection.ipynb #0405c22e
 def _look_corruptions(case:_Case)->Look:
     "Common corruptions with their bands"
     x, y = case.some(0.1, 2 * len(BENCHMARK), most=200)
@@ -246,7 +251,7 @@ def _look_corruptions(case:_Case)->Look:
         'Corruptions by their band', says, numbers, alt(drawn, f'{case.right} under fifteen corruptions')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #0202938a
+# %% ../nbs/api/09_inspection.ipynb #5d1024da
 def _look_card(case:_Case)->Look:
     "The honesty card"
     effort = Effort(3, 20, Budget(('apgd-ce',), steps=5))
@@ -264,7 +269,7 @@ def _look_card(case:_Case)->Look:
         'Honesty card', says, numbers, alt(card.figure(), 'Accuracy under PGD over eps and over steps')
     )
 
-# %% ../nbs/api/09_inspection.ipynb #fa048d4a
+# %% ../nbs/api/09_inspection.ipynb #3f87767f
 _LOOKS: tuple[tuple[str, Callable[[_Case], Look], bool], ...] = (
     ('Accuracy', _look_accuracy, False),
     ('Low and high frequencies', _look_sweep, False),
@@ -276,11 +281,11 @@ _LOOKS: tuple[tuple[str, Callable[[_Case], Look], bool], ...] = (
     ('Honesty card', _look_card, True),
 )  # Title, instrument, and whether it needs a gradient
 
-# %% ../nbs/api/09_inspection.ipynb #6a88e1a3
+# %% ../nbs/api/09_inspection.ipynb #1cfb2676
 Effortful = Literal['quick', 'standard', 'full']
 MINUTES: dict[Effortful, float] = dict(quick=2.5, standard=15.0, full=60.0)
 
-# %% ../nbs/api/09_inspection.ipynb #2aaf6182
+# %% ../nbs/api/09_inspection.ipynb #b42f882d
 @torch.no_grad()
 def _seconds_a_forward(model:Network, x:Tensor)->float:
     "How long one image takes, after a first call"
@@ -290,14 +295,14 @@ def _seconds_a_forward(model:Network, x:Tensor)->float:
     logits_of(model, some)
     return max(1e-5, (time.perf_counter() - start) / len(some))
 
-# %% ../nbs/api/09_inspection.ipynb #58d80c04
+# %% ../nbs/api/09_inspection.ipynb #ef693449
 def default_eps(
     x:Tensor, # Images `(N, C, H, W)`
 )->float: # 2/255 for photographs, 8/255 for images of fewer than 64 pixels
     "The distance of attacks where nobody says one"
     return (2 if min(x.shape[-2:]) >= 64 else 8) / 255
 
-# %% ../nbs/api/09_inspection.ipynb #c9ac4a5b
+# %% ../nbs/api/09_inspection.ipynb #40a9b9f1
 def _images_of(images:Any, n:int, size:int|None)->tuple[Images|StreamedImages,list[str]]:
     "A set to measure on, and what a reader must know of it"
     if isinstance(images, Splits):
@@ -311,7 +316,7 @@ def _images_of(images:Any, n:int, size:int|None)->tuple[Images|StreamedImages,li
     test = load(images, valid=0, size=size if path.suffix == '.zip' else None).test
     return test.take(min(n, len(test))), []
 
-# %% ../nbs/api/09_inspection.ipynb #db394364
+# %% ../nbs/api/09_inspection.ipynb #0762e85b
 def _fitted(x:Tensor, found:Found)->tuple[Tensor,list[str]]:
     "Images with as many channels as the network wants"
     if found.channels in (None, x.shape[1]):
@@ -322,7 +327,7 @@ def _fitted(x:Tensor, found:Found)->tuple[Tensor,list[str]]:
         ]
     return x.mean(1, keepdim=True), ['color images, their channels averaged into gray']
 
-# %% ../nbs/api/09_inspection.ipynb #f3fee36b
+# %% ../nbs/api/09_inspection.ipynb #d61b1406
 def _labels_of(found:Found, wanted:Sequence[str], x:Tensor, y:Tensor)->tuple[Tensor,bool,str]:
     "Labels as logits, whether they are labels, and a sentence"
     predictions = logits_of(found.model, x).argmax(1)
@@ -334,7 +339,7 @@ def _labels_of(found:Found, wanted:Sequence[str], x:Tensor, y:Tensor)->tuple[Ten
         return predictions, False, f'no accuracy: {matched.why}; predictions stand where labels would'
     return matched.logits[y.long()], True, f'labels: {matched.why}'
 
-# %% ../nbs/api/09_inspection.ipynb #782df1c1
+# %% ../nbs/api/09_inspection.ipynb #97303c74
 def _asked(model:Network|str|Found)->Found:
     "A network with what is known of it"
     if isinstance(model, Found):
@@ -345,7 +350,7 @@ def _asked(model:Network|str|Found)->Found:
         raise ValueError(f'model is {model!r}; expected a network of images in [0, 1], or the word of one')
     return Found(model.eval() if isinstance(model, nn.Module) else model, type(model).__name__)
 
-# %% ../nbs/api/09_inspection.ipynb #de35f0e9
+# %% ../nbs/api/09_inspection.ipynb #b5284cba
 def _case(found:Found, images:Any, minutes:float, eps:float|None, size:int|None, seed:int)->tuple[_Case,str,list[str]]:
     "What to look at, the name of the images, and what a reader must know"
     chosen, notes = _images_of(images, 4000, size or found.size)
@@ -362,7 +367,7 @@ def _case(found:Found, images:Any, minutes:float, eps:float|None, size:int|None,
     data = f'{chosen.name}, {len(x)} images of {" x ".join(map(str, x.shape[1:]))}'
     return case, data, [why, *notes, *more]
 
-# %% ../nbs/api/09_inspection.ipynb #4eab5852
+# %% ../nbs/api/09_inspection.ipynb #544eae3b
 def _looked(case:_Case, tell:Callable[[str],object])->list[Look]:
     "Every instrument that applies; what fails is said and does not stop the others"
     looks = []
@@ -380,7 +385,7 @@ def _looked(case:_Case, tell:Callable[[str],object])->list[Look]:
         tell(f'{title}: {time.perf_counter() - start:.0f} s')
     return looks
 
-# %% ../nbs/api/09_inspection.ipynb #9a012902
+# %% ../nbs/api/09_inspection.ipynb #2ea3aa00
 def inspect(
     model:Network|str|Found, # A function of images in [0, 1], or a word of `find_network`
     images:Images|StreamedImages|Splits|str|Path, # What it is shown, or a name or path of one
@@ -408,7 +413,7 @@ def inspect(
     )
     return Report(found.name, data, looks, settings, notes)
 
-# %% ../nbs/api/09_inspection.ipynb #dda0506d
+# %% ../nbs/api/09_inspection.ipynb #78f510e3
 def _parameters(model:Network)->list[Tensor]:
     "The parameters of a network; none of a function"
     return list(model.parameters()) if isinstance(model, nn.Module) else []

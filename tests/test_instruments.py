@@ -26,6 +26,7 @@ from freqnb.honesty import Effort, honesty_card
 from freqnb.inspect_command import inspect as inspect_command
 from freqnb.inspection import MINUTES, inspect
 from freqnb.layers import smooth_kernels
+from freqnb.learning_order import alone_measures, first_epoch_above
 from freqnb.looks import page_of
 from freqnb.models import create, pretrained
 from freqnb.network_files import find_network
@@ -48,10 +49,10 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.delenv('FREQNB_DEVICE', raising=False)
 
 
-def learn(images, **changes):
-    "A small network trained on planted images for a few seconds"
+def learn(images, measure=None, **changes):
+    "A small network trained on planted images for a few seconds, as a run"
     recipe = replace(Recipe('planted', width=8, epochs=4, batch_size=50, lr=0.05), **changes)
-    return fit(recipe, Splits(images, images[:0], images[:0]), progress=False).model
+    return fit(recipe, Splits(images, images[:0], images[:0]), measure, progress=False)
 
 
 def sensitivity(model, images, edges):
@@ -71,8 +72,10 @@ def sensitivity(model, images, edges):
 
 @pytest.mark.parametrize('ring', RINGS, ids=str)
 def test_all_point_at_the_ring_of_the_class(ring):
-    model = learn(planted(800, low=None, high=ring, seed=3))
-    found = sensitivity(model, planted(48, low=None, high=ring, seed=4), EDGES)
+    test, bands = planted(48, low=None, high=ring, seed=4), ring_bands(32, 32, EDGES)
+    run = learn(planted(800, low=None, high=ring, seed=3), alone_measures(test.float(), test.y, bands))
+    found = sensitivity(run.model, test, EDGES)
+    found['learned'] = [-first_epoch_above([run], f'alone, {name}', 0.6).item() for name in bands]
     print(ring, found)
     place = 1 + RINGS.index(ring)
     for instrument, (*values, _) in found.items():
@@ -83,8 +86,8 @@ def test_all_point_at_the_ring_of_the_class(ring):
 def test_all_tell_the_stronger_of_two_signals(stronger):
     "Shapes lie in the band up to 4.5 cycles, textures in that from 9.5 to 14.5"
     strengths = STRENGTHS[stronger]
-    model = learn(planted(1600, **strengths), epochs=3, batch_size=64, lr=0.1)
-    found = sensitivity(model, planted(48, **strengths, seed=9), (4.5, 9.5, 14.5))
+    run = learn(planted(1600, **strengths), epochs=3, batch_size=64, lr=0.1)
+    found = sensitivity(run.model, planted(48, **strengths, seed=9), (4.5, 9.5, 14.5))
     print(stronger, found)
     for shapes, _, textures, _ in found.values():
         assert (shapes > textures) == (stronger == 'shapes')
