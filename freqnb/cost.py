@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -173,15 +174,16 @@ def _seconds(step:Callable[[int],object], images:int)->float:
 
 # %% ../nbs/api/06_cost.ipynb #c1aeb430
 def _seconds_a_step(step:Callable[[int],object], batch_size:int)->float:
-    "How long a step over a batch takes, in seconds"
-    two, eight = min(2, batch_size), min(8, batch_size)
-    first = _seconds(step, two)
-    if first > _LONG:
-        return first * batch_size / two
-    scaled = _seconds(step, eight) * batch_size / eight
-    if scaled > _LONG:
-        return scaled
-    return min(_seconds(step, batch_size) for _ in range(2))
+    "How long a step over a batch takes, in seconds, by as many of its images as half a second has room for"
+    images = min(2, batch_size)
+    step(images)  # What happens once, such as the choice of an algorithm, is not timed
+    taken = 0.0
+    while images < batch_size and taken < _LONG / 4:
+        taken = min(_seconds(step, images) for _ in range(2))
+        images, timed = min(4 * images, batch_size), images
+    if taken < _LONG / 4:
+        return min(_seconds(step, batch_size) for _ in range(2))
+    return taken * batch_size / timed
 
 # %% ../nbs/api/06_cost.ipynb #968844b0
 def _step(state:State, x:Tensor, y:Tensor, precision:str, images:int)->None:
@@ -275,23 +277,37 @@ class _Measured:
     def __init__(self, device:torch.device):
         self.device, self.networks, self.passes = device, {}, {}
 
-    def cost(self, recipe, train, objective, model)->dict[str,float]:
-        "Seconds, bytes and operations of a training; nothing is drawn from torch's generator"
-        size, classes = recipe.batch_size, len(train.classes)
-        if len(train) < size:
-            raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {size}')
-        x, y = (part.to(self.device) for part in next(iter(train.batches(size))))
-        of_images = [list(x.shape), classes]
-        network_key = identity([asdict(replace(recipe, **_SAME_WORK)), model, of_images])
-        if network_key not in self.networks:
-            self.networks[network_key] = _of_network(recipe, x, y, classes, model, self.device)
-        one, network = self.networks[network_key]
-        passes_key = identity([objective, of_images, recipe.label_smoothing, recipe.epochs])
-        if passes_key not in self.passes:
-            self.passes[passes_key] = _all_passes(objective, recipe, network, x, y, classes)
-        passes = self.passes[passes_key] * ((recipe.images or len(train)) // size)
-        counted = dict(flops=passes * one.flops, calls=passes * one.calls)
-        return dict(seconds=passes * one.seconds, size=one.size, **counted)
+    def network(self, recipe:Recipe, model:OwnNetwork|None, *images)->tuple[_OfNetwork,nn.Module]:
+        x, _, classes = images
+        key = identity([asdict(replace(recipe, **_SAME_WORK)), model, list(x.shape), classes])
+        if key not in self.networks:
+            self.networks[key] = _of_network(recipe, *images, model, self.device)
+        return self.networks[key]
+
+# %% ../nbs/api/06_cost.ipynb #ca63402e
+@patch
+def passes_of(self:_Measured, objective:Objective|Phases, recipe:Recipe, network:nn.Module, *images)->float:
+    "Forward passes over one image, of all epochs"
+    x, _, classes = images
+    key = identity([objective, list(x.shape), classes, recipe.label_smoothing, recipe.epochs])
+    if key not in self.passes:
+        self.passes[key] = _all_passes(objective, recipe, network, *images)
+    return self.passes[key]
+
+# %% ../nbs/api/06_cost.ipynb #7a9970b0
+@patch
+def cost(self:_Measured, recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
+         model:OwnNetwork|None)->dict[str,float]:
+    "Seconds, bytes and operations of a training"
+    size = recipe.batch_size
+    if len(train) < size:
+        raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {size}')
+    x, y = (part.to(self.device) for part in next(iter(train.batches(size))))
+    images = (x, y, len(train.classes))
+    one, network = self.network(recipe, model, *images)
+    passes = self.passes_of(objective, recipe, network, *images) * ((recipe.images or len(train)) // size)
+    counted = dict(flops=passes * one.flops, calls=passes * one.calls)
+    return dict(seconds=passes * one.seconds, size=one.size, **counted)
 
 # %% ../nbs/api/06_cost.ipynb #641dcb0d
 def _key(recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,

@@ -146,6 +146,15 @@ def _is_over(place:Place, session:str)->bool:
     failed = bool(note.error) and note.session == session
     return failed or place.is_done()
 
+# %% ../nbs/api/06_jobs.ipynb #1957819e
+def _tried(training:Training, place:Place, session:str, device:torch.device, told:Callable)->bool:
+    "Train a network unless another process does; whether it is over now"
+    with place.claimed() as mine:
+        if mine and not _is_over(place, session):
+            _train(training, place, session, device)
+    told()
+    return _is_over(place, session)
+
 # %% ../nbs/api/06_jobs.ipynb #358e7770
 def share(
     trainings:Sequence[Training], # Those that any number of processes have before them
@@ -157,17 +166,10 @@ def share(
     "Train what nobody trains; come back to the others until all of them are over"
     left = list(zip(trainings, places))
     while left:
-        busy = []
-        for training, place in left:
-            with place.claimed() as mine:
-                if mine and not _is_over(place, session):
-                    _train(training, place, session, device)
-            told()
-            if not _is_over(place, session):
-                busy.append((training, place))
-        if len(busy) == len(left):
+        before = len(left)
+        left = [one for one in left if not _tried(*one, session, device, told)]
+        if len(left) == before:
             time.sleep(0.5)
-        left = busy
 
 # %% ../nbs/api/06_jobs.ipynb #e4f0f8e5
 def _pickled(value:Any)->bytes:

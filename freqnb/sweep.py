@@ -199,6 +199,16 @@ def _drawn(axes:Mapping[str,Sequence], results:Sequence[_Result])->bytes:
     close(figure)
     return content
 
+# %% ../nbs/api/11_sweep.ipynb #9016e29b
+def _as_csv(rows:Sequence[dict])->str:
+    "Rows as a file of commas, under the names of all columns"
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    lines = csv.DictWriter(text, columns, lineterminator='\n')
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue()
+
 # %% ../nbs/api/11_sweep.ipynb #410c93a1
 def write_results(
     folder:Path, # For `sweep.csv`, `sweep.json` and `sweep.png`
@@ -208,16 +218,11 @@ def write_results(
 )->None:
     "Every network in a table, the same with all that decides it, and a plot"
     rows = [result.row() for result in results]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    lines = csv.DictWriter(text, columns, lineterminator='\n')
-    lines.writeheader()
-    lines.writerows(rows)
     recipes = [asdict(result.point.training.recipe) for result in results]
     whole = dict(
         command=command, axes=dict(axes), networks=[dict(row, recipe=r) for row, r in zip(rows, recipes)]
     )
-    contents = {'sweep.csv': text.getvalue().encode(), 'sweep.json': json.dumps(whole, indent=1).encode()}
+    contents = {'sweep.csv': _as_csv(rows).encode(), 'sweep.json': json.dumps(whole, indent=1).encode()}
     if any(result.right is not None for result in results):
         contents['sweep.png'] = _drawn(axes, results)
     for name, content in contents.items():
@@ -245,11 +250,17 @@ def sweep(
         return _say(trainings, splits_of, where, jobs)
     errors = train_all(trainings, jobs, cluster, where)
     results = [_result(point, error, where, splits_of) for point, error in zip(points, errors)]
-    folder = Path(out).expanduser() if out else home() / 'sweeps' / f'{command}-{identity(axes)[:8]}'
+    usual = home() / 'sweeps' / f'{command}-{identity(axes)[:8]}'
+    _show(Path(out).expanduser() if out else usual, command, axes, results)
+    return int(any(errors))
+
+# %% ../nbs/api/11_sweep.ipynb #30d19851
+def _show(folder:Path, command:str, axes:Mapping[str,Sequence], results:Sequence[_Result])->None:
+    "Print the table of a sweep, and say where all of it is"
     write_results(folder, command, axes, results)
     print(table_of(axes, results))
-    print(f'every network: {folder / "sweep.csv"}; plot: {folder / "sweep.png"}')
-    return int(any(errors))
+    drawn = f'; plot: {folder / "sweep.png"}' if any(result.right is not None for result in results) else ''
+    print(f'every network: {folder / "sweep.csv"}{drawn}')
 
 # %% ../nbs/api/11_sweep.ipynb #2b92756e
 def _say(trainings:Sequence[Training], splits_of:Callable[[str],Splits], device:torch.device, jobs:int)->int:
