@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGENET', 'Found', 'find_network', 'Matched', 'match_labels', 'read_names']
 
-# %% ../nbs/api/08_network_files.ipynb #9c82a967
+# %% ../nbs/api/08_network_files.ipynb #e96a3d7a
 import importlib.util
 import inspect
 import re
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .basics import Network
 from .models import PUBLISHED, as_model, pretrained, zoo_manifest, zoo_names
 
-# %% ../nbs/api/08_network_files.ipynb #2344b6e6
+# %% ../nbs/api/08_network_files.ipynb #0fd6ced3
 @dataclass(frozen=True)
 class Found:
     "A network, and what is known of it"
@@ -32,12 +32,12 @@ class Found:
     trained:bool = True # Whether its weights come from training, as far as is known
     has_gradient:bool = True # Whether it can be attacked by its gradient
 
-# %% ../nbs/api/08_network_files.ipynb #e5caac6a
+# %% ../nbs/api/08_network_files.ipynb #da89a4ed
 IMAGENET = dict(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )  # What most networks for photographs want
 
-# %% ../nbs/api/08_network_files.ipynb #8417824c
+# %% ../nbs/api/08_network_files.ipynb #e1c306de
 def _ours(name:str)->Found:
     "One of the zoo, or of those that somebody published"
     model = pretrained(name)
@@ -47,20 +47,20 @@ def _ours(name:str)->Found:
     channels, side, _ = manifest['input']
     return Found(model, name, tuple(manifest['classes']), side, channels)
 
-# %% ../nbs/api/08_network_files.ipynb #e7198748
+# %% ../nbs/api/08_network_files.ipynb #d848b1fd
 _CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
 def _known_classes(data:str)->tuple[str,...]:
     "The classes of a set that a published network was trained on"
     return _CIFAR10 if data == 'cifar10' else ()
 
-# %% ../nbs/api/08_network_files.ipynb #c9c6d76c
+# %% ../nbs/api/08_network_files.ipynb #d9491d61
 def _needed(package:str, word:str)->None:
     "Raise an ImportError that says what to install"
     if importlib.util.find_spec(package) is None:
         raise ImportError(f'{word} needs {package}, which is not here: pip install "freqnb[models]"')
 
-# %% ../nbs/api/08_network_files.ipynb #c6723dfd
+# %% ../nbs/api/08_network_files.ipynb #00170189
 def _with_weights(word:str, make:Callable[[bool],nn.Module], random:bool)->nn.Module:
     "A network with its published weights, or with none where that was asked for"
     if random:
@@ -74,7 +74,7 @@ def _with_weights(word:str, make:Callable[[bool],nn.Module], random:bool)->nn.Mo
             f'expected them in the cache, or a network to reach them, or {word}:random'
         ) from error
 
-# %% ../nbs/api/08_network_files.ipynb #8b0daa6a
+# %% ../nbs/api/08_network_files.ipynb #9ded68c3
 def _of_timm(word:str, name:str, random:bool)->Found:
     "A network of timm, behind the normalization that it wants"
     _needed('timm', word)
@@ -92,7 +92,7 @@ def _of_timm(word:str, name:str, random:bool)->Found:
     model = as_model(network, about['mean'], about['std'])
     return Found(model.eval(), word, classes, side, channels, trained=not random)
 
-# %% ../nbs/api/08_network_files.ipynb #87fb89db
+# %% ../nbs/api/08_network_files.ipynb #c1b20568
 def _imagenet_names()->tuple[str,...]:
     "What the thousand logits of ImageNet stand for: identifier and words; nothing where timm is missing"
     if importlib.util.find_spec('timm') is None:
@@ -102,7 +102,7 @@ def _imagenet_names()->tuple[str,...]:
     info = ImageNetInfo()
     return tuple(f'{info.index_to_label_name(i)}, {info.index_to_description(i)}' for i in range(1000))
 
-# %% ../nbs/api/08_network_files.ipynb #35332980
+# %% ../nbs/api/08_network_files.ipynb #278075d7
 def _of_torchvision(word:str, name:str, random:bool)->Found:
     "A network of torchvision, behind the normalization of ImageNet"
     from torchvision import models
@@ -123,7 +123,7 @@ def _of_torchvision(word:str, name:str, random:bool)->Found:
     model = as_model(network, **IMAGENET)
     return Found(model.eval(), word, classes, 224, 3, trained=not random)
 
-# %% ../nbs/api/08_network_files.ipynb #fea7b833
+# %% ../nbs/api/08_network_files.ipynb #77079773
 def _module_at(path:Path)->Any:
     "A Python file, imported; its folder is not added to the path"
     spec = importlib.util.spec_from_file_location(f'freqnb_{path.stem}', path)
@@ -131,7 +131,7 @@ def _module_at(path:Path)->Any:
     spec.loader.exec_module(module)
     return module
 
-# %% ../nbs/api/08_network_files.ipynb #20f5be1b
+# %% ../nbs/api/08_network_files.ipynb #0d970315
 def _called(function:Any, word:str, classes:int, channels:int)->Network:
     "A network that is there, or that a function makes"
     if isinstance(function, nn.Module):
@@ -149,7 +149,7 @@ def _called(function:Any, word:str, classes:int, channels:int)->Network:
         raise ValueError(f'{word} returned an object of type {type(made).__name__}; expected a network')
     return made
 
-# %% ../nbs/api/08_network_files.ipynb #9a42aedd
+# %% ../nbs/api/08_network_files.ipynb #6eace3b8
 def _of_file(word:str, path:Path, function:str, classes:int, channels:int)->Found:
     "A network of one's own"
     if not path.is_file():
@@ -161,7 +161,7 @@ def _of_file(word:str, path:Path, function:str, classes:int, channels:int)->Foun
     network = _called(getattr(module, function), word, classes, channels)
     return Found(as_model(network).eval(), word)
 
-# %% ../nbs/api/08_network_files.ipynb #86b03914
+# %% ../nbs/api/08_network_files.ipynb #a2b8e64d
 def _with_state(found:Found, weights:str|Path)->Found:
     "The same network with the weights of a file"
     state = torch.load(weights, map_location='cpu', weights_only=True)
@@ -178,7 +178,7 @@ def _with_state(found:Found, weights:str|Path)->Found:
         raise ValueError(f'{weights}: not the weights of {found.name} ({" ".join(first)})') from error
     return Found(found.model, found.name, found.classes, found.size, found.channels)
 
-# %% ../nbs/api/08_network_files.ipynb #f9be32d3
+# %% ../nbs/api/08_network_files.ipynb #5153b470
 class _OnnxNetwork(nn.Module):
     "An ONNX file as a function of images"
     def __init__(self, path:Path):
@@ -204,13 +204,13 @@ class _OnnxNetwork(nn.Module):
         found = self.session.run(None, {self.input: filled.numpy()})
         return torch.from_numpy(found[0])[: len(part)]
 
-# %% ../nbs/api/08_network_files.ipynb #91b04e29
+# %% ../nbs/api/08_network_files.ipynb #099da176
 def _of_onnx(word:str, path:Path)->Found:
     "A network in an ONNX file"
     _needed('onnxruntime', word)
     return Found(_OnnxNetwork(path).eval(), word, has_gradient=False)
 
-# %% ../nbs/api/08_network_files.ipynb #e5ed8c2f
+# %% ../nbs/api/08_network_files.ipynb #2f152512
 def _of_torchscript(word:str, path:Path)->Found:
     "A network in a TorchScript file"
     try:
@@ -220,7 +220,7 @@ def _of_torchscript(word:str, path:Path)->Found:
         raise ValueError(f'{path}: not a TorchScript file; {hint}') from error
     return Found(as_model(network.eval()).eval(), word, has_gradient=False)
 
-# %% ../nbs/api/08_network_files.ipynb #6bfeacab
+# %% ../nbs/api/08_network_files.ipynb #c3194c9f
 def _of_path(word:str, classes:int, channels:int)->Found:
     "A network in a file"
     path, _, function = word.rpartition(':')
@@ -231,7 +231,7 @@ def _of_path(word:str, classes:int, channels:int)->Found:
         raise FileNotFoundError(f'{file}: no such file')
     return _of_onnx(word, file) if file.suffix == '.onnx' else _of_torchscript(word, file)
 
-# %% ../nbs/api/08_network_files.ipynb #e6f9822e
+# %% ../nbs/api/08_network_files.ipynb #52a3639b
 def find_network(
     word:str, # A name, `timm:NAME` or `torchvision:NAME` (`:random`), `file.py:function`, an `.onnx` or `.pt` file
     weights:str|Path|None=None, # A file of weights for it, such as `torch.save(network.state_dict(), ...)` writes
@@ -258,20 +258,20 @@ def find_network(
         )
     return found if weights is None else _with_state(found, weights)
 
-# %% ../nbs/api/08_network_files.ipynb #643388da
+# %% ../nbs/api/08_network_files.ipynb #93940f99
 def _words_of(name:str)->set[str]:
     "The names that a class answers to"
     parts = [name, *re.split(r'[,;]', name)]
     return {re.sub(r'[^a-z0-9]+', '', part.lower()) for part in parts} - {''}
 
-# %% ../nbs/api/08_network_files.ipynb #c18e077f
+# %% ../nbs/api/08_network_files.ipynb #694e7d50
 @dataclass(frozen=True)
 class Matched:
     "Which logit each class of a set is, or why that is not known"
     logits:Tensor|None # `(K,)`: the logit of each class; None where not all are found
     why:str # In words
 
-# %% ../nbs/api/08_network_files.ipynb #6cba843e
+# %% ../nbs/api/08_network_files.ipynb #71719367
 def match_labels(
     wanted:Sequence[str], # The classes of a set of images
     classes:Sequence[str], # What each logit stands for; empty where nobody says
@@ -285,6 +285,10 @@ def match_labels(
             )
         return Matched(
             None, f'the images have {len(wanted)} classes and the network {logits} logits without names'
+        )
+    if list(wanted) == [str(i) for i in range(logits)]:
+        return Matched(
+            torch.arange(logits), f'{logits} classes that have numbers, taken as the numbers of the logits'
         )
     index = {}
     for i, name in enumerate(classes):
@@ -301,7 +305,7 @@ def match_labels(
         )
     return Matched(torch.tensor(found), f'{len(wanted)} classes found among {len(classes)} by their names')
 
-# %% ../nbs/api/08_network_files.ipynb #e6dcdfc9
+# %% ../nbs/api/08_network_files.ipynb #2fd08d6d
 def read_names(
     file:str|Path, # A name a line, in the order of the logits
 )->tuple[str,...]: # As they stand there
