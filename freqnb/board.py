@@ -89,6 +89,8 @@ def position(
 
 # %% ../nbs/api/08_board.ipynb #232955cd
 _KINDS = {'holds': 'holds', 'opposite': 'opposite', 'no difference': 'same', 'undecided': 'open-question'}
+
+# %% ../nbs/api/08_board.ipynb #3e215ed9
 def _forest(
     claim:Claim, # With its interval
 )->str: # SVG
@@ -168,6 +170,8 @@ _MANY = {
     'undecided': 'are undecided',
     'no difference': 'show no difference',
 }
+
+# %% ../nbs/api/08_board.ipynb #4e573949
 def _tally(
     rows:Sequence[Row], # All of them
 )->str: # HTML

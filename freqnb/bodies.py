@@ -27,6 +27,8 @@ _MATHJAX = [
     'jax/output/HTML-CSS/**/*.js',
     'fonts/**/*.woff',
 ]
+
+# %% ../nbs/api/10_bodies.ipynb #9a4c8665
 _MATH_HEAD = """<script type="text/x-mathjax-config">MathJax.Hub.Config({showMathMenu: false, messageStyle: "none",
 menuSettings: {assistiveMML: false}, tex2jax: {inlineMath: [["\\\\(", "\\\\)"]], displayMath: [["\\\\[", "\\\\]"]]},
 "HTML-CSS": {availableFonts: [], imageFont: null, preferredFont: null, webFont: "STIX-Web", scale: 92,

@@ -19,6 +19,8 @@ from torch import Tensor
 from .basics import Network, check_choice, check_count, progress_bar
 from .diagnosis import Diagnosis
 from .distances import Norm, normalized_gradient, project
+
+# %% ../nbs/api/05_ensemble.ipynb #b6adfa10
 from .kept import Pieces, kept_file
 from .losses import LOSSES, LossName, attack_loss, misclassified
 from .models import averaged, logits_of

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .basics import Network, check_choice, check_count, progress_bar
 from .distances import Norm, normalized_gradient, project
+
+# %% ../nbs/api/07_frequency_attacks.ipynb #2ac21553
 from freqnb.ensemble import (
     _ALPHA,
     _checkpoint,

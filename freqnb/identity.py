@@ -17,6 +17,8 @@ import sys
 import sysconfig
 import types
 from collections import deque
+
+# %% ../nbs/api/01_identity.ipynb #f6b07181
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from contextvars import ContextVar
@@ -391,6 +393,8 @@ _OF_EVERY_CLASS = (
     + ('__static_attributes__', '__conditional_annotations__', '__dataclass_fields__', '__dataclass_params__')
     + ('_abc_impl', '_autograd_function_id', '_backward_cls')
 )
+
+# %% ../nbs/api/01_identity.ipynb #5eb9c0ab
 _WRITTEN_IN_C = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+# %% ../nbs/api/04_lens.ipynb #d0fc2f0e
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
@@ -122,6 +123,8 @@ _LAYERS = {
     nn.Flatten: _named('flatten'),
     nn.Linear: _linear,
 }
+
+# %% ../nbs/api/04_lens.ipynb #de67be64
 _FUNCTIONS = {
     operator.add: _named('add'),
     torch.add: _named('add'),

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from .basics import Network, check_choice, check_count, progress_bar
 from .diagnosis import Diagnosis
+
+# %% ../nbs/api/04_pgd.ipynb #a16d8a4f
 from freqnb.distances import (
     NORMS,
     Norm,

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import torch
 from fastcore.basics import patch
+
+# %% ../nbs/api/04_recipe.ipynb #0a93f2d6
 from torch import nn
 
 from freqnb.basics import (

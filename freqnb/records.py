@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+# %% ../nbs/api/06_records.ipynb #11877079
 import torch
 from fastcore.basics import patch
 from torch import Tensor

@@ -115,6 +115,8 @@ _SCHEME = (
     "d.dataset.scheme=s||(matchMedia('(prefers-color-scheme: dark)').matches?'dark':'light')"
     '})(document.documentElement)'
 )
+
+# %% ../nbs/api/10_shell.ipynb #cce7c427
 def _head(
     sheet:Sheet, # A page
     site:str, # Name of the site

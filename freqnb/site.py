@@ -92,6 +92,8 @@ from nbdev.serve import proc_nbs
 config._load_toml = cache(config._load_toml)
 proc_nbs('nbs', force=True, n_workers=0)
 """
+
+# %% ../nbs/api/11_site.ipynb #60ea0420
 def _stage(
     root:Path, # Root of the repository
     work:Path, # Empty folder to work in

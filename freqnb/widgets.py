@@ -50,6 +50,8 @@ inputs.forEach(input=>{input.disabled=false;input.addEventListener('input',show)
 box.querySelector('small').remove();
 show();
 """.replace('\n', '')
+
+# %% ../nbs/api/05_widgets.ipynb #f6346dc6
 _STILL = 'A still picture: the notebook is not trusted, or scripts are off.'
 
 # %% ../nbs/api/05_widgets.ipynb #6917fb62
