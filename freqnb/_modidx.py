@@ -1120,7 +1120,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'freqnb.pages.read_pages': ('api/pages.html#read_pages', 'freqnb/pages.py')},
             'freqnb.papers': { 'freqnb.papers.Paper': ('api/papers.html#paper', 'freqnb/papers.py'),
                                'freqnb.papers.notebooks_of': ('api/papers.html#notebooks_of', 'freqnb/papers.py'),
-                               'freqnb.papers.overview': ('api/papers.html#overview', 'freqnb/papers.py'),
                                'freqnb.papers.title_of': ('api/papers.html#title_of', 'freqnb/papers.py')},
             'freqnb.penalties': { 'freqnb.penalties._Norms': ('api/penalties.html#_norms', 'freqnb/penalties.py'),
                                   'freqnb.penalties._Norms.backward': ('api/penalties.html#_norms.backward', 'freqnb/penalties.py'),
