@@ -108,9 +108,10 @@ def _check_folder(folder:Path)->None:
 def _record_of(path:Path, scale:str, since:float)->Record|None:
     "The record a notebook wrote after the time `since`"
     name = f'{path.parent.name}/{path.stem.lstrip("0123456789_")}'
-    written = {file: file.stat().st_mtime for file in record_folders()[0].glob(f'{name}-{scale}-*.json')}
-    recent = {file: at for file, at in written.items() if at >= since}
-    return read_record(max(recent, key=recent.get)) if recent else None
+    written = {file: file.stat().st_mtime for file in record_folders()[0].glob(f'{name}-*.json')}
+    recent = sorted((at, file) for file, at in written.items() if at >= since)
+    found = [read_record(file) for _, file in recent]
+    return next((record for record in reversed(found) if record.scale == scale), None)
 
 # %% ../nbs/api/10_cli.ipynb #079ae69c
 def _claims(outcome:Outcome, scale:str)->str:
