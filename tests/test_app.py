@@ -33,17 +33,21 @@ def app(tmp_path):
                     return False
                 return True
 
-            wait_for(answers, 60, 'Voila')
+            wait_for(answers, 240, 'Voila')
             yield f'http://127.0.0.1:{port}/'
         finally:
             process.terminate()
-            process.wait(20)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def test_voila_asks_for_nothing_outside(app, tab):
-    tab.page.goto(app, timeout=60_000)
+    tab.page.goto(app, timeout=240_000)
     picture = tab.page.locator('.freqnb-live img').first
-    picture.wait_for(timeout=60_000)
+    picture.wait_for(timeout=240_000)
     before = picture.get_attribute('src')
     drag(tab.page, tab.page.locator('.noUi-handle').first, 60)
     tab.page.wait_for_function('([o, src]) => o.src !== src', arg=[picture.element_handle(), before])
