@@ -976,6 +976,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'freqnb.network_files._of_torchvision': ( 'api/network_files.html#_of_torchvision',
                                                                                 'freqnb/network_files.py'),
                                       'freqnb.network_files._ours': ('api/network_files.html#_ours', 'freqnb/network_files.py'),
+                                      'freqnb.network_files._places_of': ('api/network_files.html#_places_of', 'freqnb/network_files.py'),
                                       'freqnb.network_files._with_state': ('api/network_files.html#_with_state', 'freqnb/network_files.py'),
                                       'freqnb.network_files._with_weights': ( 'api/network_files.html#_with_weights',
                                                                               'freqnb/network_files.py'),

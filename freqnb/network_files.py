@@ -271,6 +271,15 @@ class Matched:
     logits:Tensor|None # `(K,)`: the logit of each class; None where not all are found
     why:str # In words
 
+# %% ../nbs/api/08_network_files.ipynb #71719368
+def _places_of(wanted:Sequence[str], classes:Sequence[str])->list[int|None]:
+    "Where each name stands among the classes; None where no word of it is there"
+    index = {}
+    for i, name in enumerate(classes):
+        for word in _words_of(name):
+            index.setdefault(word, i)
+    return [next((index[word] for word in sorted(_words_of(name)) if word in index), None) for name in wanted]
+
 # %% ../nbs/api/08_network_files.ipynb #71719367
 def match_labels(
     wanted:Sequence[str], # The classes of a set of images
@@ -290,13 +299,7 @@ def match_labels(
         return Matched(
             torch.arange(logits), f'{logits} classes that have numbers, taken as the numbers of the logits'
         )
-    index = {}
-    for i, name in enumerate(classes):
-        for word in _words_of(name):
-            index.setdefault(word, i)
-    found = [
-        next((index[word] for word in sorted(_words_of(name)) if word in index), None) for name in wanted
-    ]
+    found = _places_of(wanted, classes)
     lost = [name for name, place in zip(wanted, found) if place is None]
     if lost:
         some = ', '.join(map(repr, lost[:3]))
