@@ -16,30 +16,14 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .basics import Network, check_choice, check_count, progress_bar
-from .distances import Norm, normalized_gradient, project
+from .basics import Network, check_choice, check_count
+from .distances import Norm, project
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #2ac21553
-from freqnb.ensemble import (
-    _ALPHA,
-    _checkpoint,
-    _checkpoints,
-    _drop_finished,
-    _initial_state,
-    _State,
-    _update_best,
-)
+from .ensemble import run_apgd
 from .evaluate import robust_correct
-from .losses import LOSSES, LossName, attack_loss, misclassified
-from freqnb.pgd import (
-    Task,
-    attacking,
-    finished,
-    keep_worst,
-    loss_gradient,
-    on_batches,
-    starting_points,
-)
+from .losses import LOSSES, LossName, attack_loss
+from .pgd import Task, on_batches, run_pgd
 from .spectrum import dct2, idct2, radial_mask
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #29428204
@@ -175,28 +159,13 @@ class _BandTask(Task):
         self.band(self.x[:1])
         self.band = replace(self.band, mask=self.band.mask.to(self.device))
 
+    def direction(self, gradient:Tensor)->Tensor:
+        "Along what the band lets through of the gradient"
+        return super().direction(self.band(gradient))
+
     def back(self, images:Tensor, x:Tensor)->Tensor:
         "The nearest point of the band and the ball"
         return project_to_band(images, x, self.eps, self.band, self.norm, self.rounds)
-
-# %% ../nbs/api/07_frequency_attacks.ipynb #1c453e48
-def _band_start(task:_BandTask, x:Tensor, labels:Tensor|None=None)->Tensor:
-    "A random point of each ball, brought into the band; or its center"
-    start = starting_points(task, x)
-    return task.back(start, x) if task.random_start else start
-
-# %% ../nbs/api/07_frequency_attacks.ipynb #08e50f2e
-def _band_pgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
-    "All PGD steps for one batch"
-    adversarial = _band_start(task, x)
-    for step in range(task.steps):
-        logits, _, gradient = loss_gradient(task, adversarial, labels)
-        if step == 0:
-            task.diagnosis.look(logits, gradient)
-        direction = normalized_gradient(task.band(gradient), task.norm)
-        adversarial = task.back(adversarial + task.alpha * direction, x)
-        task.bar.update(len(x))
-    return adversarial
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #0f9f125a
 def band_pgd(
@@ -220,44 +189,7 @@ def band_pgd(
     check_choice('loss', loss, LOSSES)
     settings = (steps, restarts, alpha, random_start, seed, batch_size)
     task = _BandTask(model, x, y, eps, norm, partial(attack_loss, loss), *settings, band=band, rounds=rounds)
-    if eps == 0:
-        return task.x.clone()
-    attempt = partial(on_batches, craft=_band_pgd_batch)
-    with attacking(model), progress_bar(len(x) * steps * restarts, progress, 'image step') as task.bar:
-        adversarial = attempt(task, task.x, task.labels)
-        if restarts > 1:
-            keep_worst(task, attempt, adversarial, restarts - 1)
-        return finished(task, adversarial, loss == 'ce')
-
-# %% ../nbs/api/07_frequency_attacks.ipynb #8969aeb4
-def _band_momentum_step(task:_BandTask, state:_State)->_State:
-    "One step further, within the band"
-    x, center = state.x, state.center
-    direction = normalized_gradient(task.band(state.gradient), task.norm)
-    z = task.back(x + state.eta.view(-1, 1, 1, 1) * direction, center)
-    onward = x + _ALPHA * (z - x) + (1 - _ALPHA) * (x - state.x_before)
-    onward = task.back(onward, center)
-    begun = (state.k > 0).view(-1, 1, 1, 1)
-    return replace(state, x=torch.where(begun, onward, z), x_before=x, k=state.k + 1)
-
-# %% ../nbs/api/07_frequency_attacks.ipynb #561dc7bc
-def _band_apgd_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
-    "The first points that break the images of one batch, or their best"
-    adversarial = x.clone()
-    state = _initial_state(task, x, labels, torch.arange(len(x), device=x.device))
-    start = task.back(state.x, x)
-    state = replace(state, x=start, x_before=start, x_max=start)
-    windows = _checkpoints(task.steps).to(task.device)
-    while len(state.place):
-        logits, f, gradient = loss_gradient(task, state.x, state.labels)
-        if state.k[0] == 0:
-            task.diagnosis.look(logits, gradient)
-        task.bar.update(len(logits))
-        broken = misclassified(logits, state.labels)
-        state = _update_best(state, f, gradient)
-        state = _drop_finished(state, broken, adversarial, task.steps)
-        state = _band_momentum_step(task, _checkpoint(state, windows))
-    return adversarial
+    return run_pgd(task, loss == 'ce', progress=progress)
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #edd869a6
 def band_apgd(
@@ -279,20 +211,13 @@ def band_apgd(
     check_choice('loss', loss, LOSSES)
     settings = dict(steps=steps, restarts=restarts, seed=seed, batch_size=batch_size)
     task = _BandTask(model, x, y, eps, norm, partial(attack_loss, loss), **settings, band=band, rounds=rounds)
-    if eps == 0:
-        return task.x.clone()
-    attempt = partial(on_batches, craft=_band_apgd_batch)
-    with attacking(model), progress_bar(len(x) * (steps + 1) * restarts, progress, 'image step') as task.bar:
-        adversarial = task.x.clone()
-        keep_worst(task, attempt, adversarial, restarts)
-        return finished(task, adversarial, loss == 'ce')
+    return run_apgd(task, loss == 'ce', progress)
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #0229f271
 def _band_noise_batch(task:_BandTask, x:Tensor, labels:Tensor)->Tensor:
     "The largest step in a random direction of the band"
     drawn = torch.randn(x.shape, generator=task.generator, device=x.device, dtype=x.dtype)
-    direction = normalized_gradient(task.band(drawn), task.norm)
-    return task.back(x + task.eps * direction, x)
+    return task.back(x + task.eps * task.direction(drawn), x)
 
 # %% ../nbs/api/07_frequency_attacks.ipynb #8578f6f4
 def band_noise(

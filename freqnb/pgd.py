@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['attacking', 'differentiable_logits', 'image_gradient', 'Task', 'starting_points', 'check_task_labels',
-           'loss_gradient', 'pgd_step', 'on_batches', 'keep_worst', 'finished', 'pgd', 'fgsm', 'pgd_kl', 'NORMS',
-           'Norm', 'check_eps', 'check_images', 'normalized_gradient', 'parse_eps', 'project', 'random_in_ball']
+           'loss_gradient', 'pgd_step', 'on_batches', 'keep_worst', 'finished', 'run_pgd', 'pgd', 'fgsm', 'pgd_kl',
+           'NORMS', 'Norm', 'check_eps', 'check_images', 'normalized_gradient', 'parse_eps', 'project',
+           'random_in_ball']
 
 # %% ../nbs/api/04_pgd.ipynb #981fe4cc
 import math
@@ -133,6 +134,14 @@ class Task:
         self.asked = Asked(self.model)
         self.diagnosis = Diagnosis()
 
+    def direction(self, gradient:Tensor)->Tensor: # Of length one where the norm says so
+        "Where a step goes"
+        return normalized_gradient(gradient, self.norm)
+
+    def back(self, images:Tensor, x:Tensor)->Tensor: # Within the balls around `x` and [0, 1]
+        "Images that left their balls, brought back"
+        return project(images, x, self.eps, self.norm)
+
 # %% ../nbs/api/04_pgd.ipynb #53d37eb1
 def starting_points(
     task:Task, # Says whether to start at random
@@ -143,7 +152,7 @@ def starting_points(
     if not task.random_start:
         return x
     points = random_in_ball(x, task.eps, task.norm, task.generator)
-    return project(points, x, task.eps, task.norm)
+    return task.back(points, x)
 
 # %% ../nbs/api/04_pgd.ipynb #c75b239c
 def check_task_labels(
@@ -175,8 +184,7 @@ def pgd_step(
     x:Tensor, # The centers of the balls
 )->Tensor: # Within the ball and [0, 1]
     "One step along the gradient and back into the ball"
-    step = task.alpha * normalized_gradient(gradient, task.norm)
-    return project(images + step, x, task.eps, task.norm)
+    return task.back(images + task.alpha * task.direction(gradient), x)
 
 # %% ../nbs/api/04_pgd.ipynb #057abcf7
 def on_batches(
@@ -277,6 +285,25 @@ def finished(
         return adversarial
     return torch.where(finite.view(-1, 1, 1, 1), adversarial, task.x)
 
+# %% ../nbs/api/04_pgd.ipynb #5f2a7c10
+def run_pgd(
+    task:Task, # Images, settings, and where a step may lead
+    is_ce:bool, # Whether the loss is the cross-entropy, which can saturate
+    until_broken:bool=False, # Take an image out as soon as it is broken
+    progress:bool=False, # Show a bar with the time left
+)->Tensor: # Adversarial images, like those of the task
+    "All attempts of projected gradient descent"
+    if task.eps == 0:
+        return task.x.clone()
+    attempt = _pgd_until_broken if until_broken else partial(on_batches, craft=_pgd_batch)
+    total = len(task.x) * task.steps * task.restarts
+    with attacking(task.model), progress_bar(total, progress, 'image step') as task.bar:
+        adversarial = attempt(task, task.x, task.labels)
+        if task.restarts > 1:
+            keep_worst(task, attempt, adversarial, task.restarts - 1)
+        task.bar.update(task.bar.total - task.bar.n)
+        return finished(task, adversarial, is_ce)
+
 # %% ../nbs/api/04_pgd.ipynb #c49ccdf2
 def pgd(
     model:Network, # Images in [0, 1] to logits; an `nn.Module` is put into evaluation mode meanwhile
@@ -299,15 +326,7 @@ def pgd(
     check_choice('loss', loss, LOSSES)
     settings = (steps, restarts, alpha, random_start, seed, batch_size, targets)
     task = Task(model, x, y, eps, norm, partial(attack_loss, loss), *settings)
-    if eps == 0:
-        return task.x.clone()
-    attempt = _pgd_until_broken if until_broken else partial(on_batches, craft=_pgd_batch)
-    with attacking(model), progress_bar(len(x) * steps * restarts, progress, 'image step') as task.bar:
-        adversarial = attempt(task, task.x, task.labels)
-        if restarts > 1:
-            keep_worst(task, attempt, adversarial, restarts - 1)
-        task.bar.update(task.bar.total - task.bar.n)
-        return finished(task, adversarial, loss == 'ce')
+    return run_pgd(task, loss == 'ce', until_broken, progress)
 
 # %% ../nbs/api/04_pgd.ipynb #5ccc6ea6
 def fgsm(
