@@ -1332,7 +1332,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.records.records': ('api/records.html#records', 'freqnb/records.py'),
                                 'freqnb.records.report': ('api/records.html#report', 'freqnb/records.py'),
                                 'freqnb.records.scoreboard': ('api/records.html#scoreboard', 'freqnb/records.py'),
-                                'freqnb.records.summary': ('api/records.html#summary', 'freqnb/records.py'),
                                 'freqnb.records.to_json': ('api/records.html#to_json', 'freqnb/records.py'),
                                 'freqnb.records.write_record': ('api/records.html#write_record', 'freqnb/records.py')},
             'freqnb.reproduce': { 'freqnb.reproduce.Outcome': ('api/reproduce.html#outcome', 'freqnb/reproduce.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Table', 'Record', 'describe_device', 'record_folders', 'to_json', 'read_record', 'placed', 'record', 'write_record',
-           'records', 'best_committed', 'compare', 'report', 'summary', 'scoreboard', 'Claim', 'pack_permutation',
+           'records', 'best_committed', 'compare', 'report', 'scoreboard', 'Claim', 'pack_permutation',
            'unpack_permutation']
 
 # %% ../nbs/api/06_records.ipynb #1fca6344
@@ -475,19 +475,6 @@ def report(
         if controls in (None, c.control)
     ]
     return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows)
-
-# %% ../nbs/api/06_records.ipynb #8b7e426f
-def summary()->Table: # One row a record
-    "How the claims of each notebook came out, the papers' and our controls apart"
-    rows = []
-    for r in records():
-        title = r.name.replace('/', ': ').replace('_', ' ')
-        papers = [claim for claim in r.claims if not claim.control]
-        controls = tally(claim for claim in r.claims if claim.control)
-        counts = tally(papers).values()
-        ours = f'{controls["holds"]} of {sum(controls.values())} hold'
-        rows.append([title, f'{r.source}, {len(r.seeds)} seed(s)', *counts, ours])
-    return Table(['notebook', 'scale, data, seeds', *tally([]), 'our controls'], rows)
 
 # %% ../nbs/api/06_records.ipynb #c590573b
 def _claims_of(folder:str)->Iterator[Claim]:
