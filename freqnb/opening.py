@@ -244,11 +244,6 @@ def columns(
     boxes = '\n\n'.join(f'<div>\n\n{part}\n\n</div>' for part in parts)
     return f'<div class="parts" style="{look}">\n\n{boxes}\n\n</div>'
 
-# %% ../nbs/api/08_opening.ipynb #0a11c01d
-def _listed(claims:Sequence[Claim])->str:
-    "Sentences as a list of Markdown"
-    return '\n'.join(f'- {claim.says} ({claim.source}): {_interval(claim.effect)}' for claim in claims)
-
 # %% ../nbs/api/08_opening.ipynb #0a11c01e
 def own_setting(
     found:Sequence[Record]|None=None, # Where to look; everything that is recorded when None
@@ -256,12 +251,10 @@ def own_setting(
     "Which findings of the papers appear in their own setting, and which do not"
     of_papers = [c for r in (records() if found is None else found) for c in r.claims if not c.control]
     own = {claim.says: claim for claim in of_papers if not claim.lacking}
-    by_verdict = {
-        word: [claim for claim in own.values() if claim.verdict == word]
-        for word in ('reproduced', 'contradicted', 'undecided')
-    }
+    verdicts = [claim.verdict for claim in own.values()]
+    words = ('reproduced', 'contradicted', 'undecided')
     elsewhere = len({claim.says for claim in of_papers}) - len(own)
-    counts = ', '.join(f'{len(claims)} {word}' for word, claims in by_verdict.items())
-    head = f"In the papers' own setting: {counts}. Measured elsewhere only: {elsewhere}."
-    parts = [f'**{word.capitalize()}**\n\n{_listed(claims)}' for word, claims in by_verdict.items() if claims]
-    return '\n\n'.join([head, *parts])
+    told = ', '.join(f'{verdicts.count(word)} {word}' for word in words)
+    head = f"In the papers' own setting: {told}. Measured elsewhere only: {elsewhere}."
+    lines = [f'- **{c.verdict}**: {c.says} ({c.source}): {_interval(c.effect)}' for c in own.values()]
+    return '\n'.join([head, '', *lines]).strip()

@@ -19,7 +19,6 @@ class Paper:
     cite:str # As it is cited: 'Wang et al. 2020'
     title:str # Its title
     topic:str # What the sidebar calls it
-    question:str # What it asks, for the front page
     venue:str # Where it appeared
     data:str # The images it measures on, as `load` names them
     networks:tuple[str,...] # Its networks, as `create` names them
@@ -34,7 +33,6 @@ PAPERS['high_frequency'] = Paper(
     'Wang et al. 2020',
     'High-frequency component helps explain the generalization of convolutional neural networks',
     'High-frequency components',
-    'Do networks use what we cannot see, when do they learn it, and can we keep them from it?',
     'CVPR 2020',
     'cifar10',
     ('resnet18',),
@@ -47,8 +45,6 @@ PAPERS['adversarial_frequency'] = Paper(
     'Huang et al. 2022',
     'Frequency regularization for improving adversarial robustness',
     'Adversarial frequency',
-    'Which frequencies does an attack use, and does it help to pair the predictions of clean and attacked images '
-    'in the frequencies of the classes?',
     'arXiv 2022',
     'cifar10',
     ('resnet18', 'wide_resnet34_10'),
@@ -61,7 +57,6 @@ PAPERS['filter_frequency'] = Paper(
     'Lukasik et al. 2023',
     'Improving native CNN robustness with filter frequency regularization',
     'Filter frequency',
-    'Which frequencies do kernels learn, and does it help to take the high ones away while they learn?',
     'TMLR 2023',
     'cifar10',
     ('resnet9', 'resnet20', 'efficientnet_b0'),

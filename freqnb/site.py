@@ -323,8 +323,8 @@ def _sheet(
     headings = [h for h in page.env.get('headings', []) if 'unlisted' not in h['classes']]
     sheet.headings = [(h['level'], h['id'], h['text']) for h in headings]
     sheet.head = math_head(sheet.body, f'{sheet.up}site_libs')
-    sheet.lead = open_links(notebook, sheet.up, source)
     sheet.wide = notebook == 'index.ipynb'
+    sheet.lead = '' if sheet.wide else open_links(notebook, sheet.up, source)
     return sheet
 
 # %% ../nbs/api/11_site.ipynb #a9cae875
