@@ -12,7 +12,7 @@ from pathlib import Path
 from . import inspection
 from .basics import check_choice
 from .distances import parse_eps
-from .inspection import MINUTES, Found, Report
+from .inspection import MINUTES, Found
 from .looks import write_reports
 from .network_files import find_network, read_names
 
@@ -31,8 +31,13 @@ def _page(out:str|None, words:tuple[str,...])->Path:
     return Path(out).expanduser() if out else Path(f'{name}.html')
 
 # %% ../nbs/api/10_inspect_command.ipynb #7f3fd2a7
-def _written(reports:list[Report], page:Path)->int:
-    "Print what was found and where it lies"
+def _inspected(
+    networks:list[Found], page:Path, data:str, budget:str, eps:str|None, size:int|None, seed:int
+)->int:
+    "Put networks under every instrument; print what was found, and where it lies"
+    limit = None if eps is None else parse_eps(eps)
+    options = dict(budget=budget, eps=limit, size=size, seed=seed, tell=print)
+    reports = [inspection.inspect(found, data, **options) for found in networks]
     for report in reports:
         print(report, end='\n\n')
     for file in write_reports(reports, page):
@@ -55,10 +60,8 @@ def inspect(
     if len(models) != 1:
         raise ValueError(f'{len(models)} networks; expected one, or two for freqnb compare')
     check_choice('budget', budget, MINUTES)
-    page = _page(out, models)
     found = _found(models[0], weights, labels)
-    options = dict(budget=budget, eps=None if eps is None else parse_eps(eps), size=size, seed=seed)
-    return _written([inspection.inspect(found, data, tell=print, **options)], page)
+    return _inspected([found], _page(out, models), data, budget, eps, size, seed)
 
 # %% ../nbs/api/10_inspect_command.ipynb #e68efc0d
 def compare(
@@ -75,9 +78,5 @@ def compare(
     if len(models) != 2:
         raise ValueError(f'{len(models)} networks; expected two, or one for freqnb inspect')
     check_choice('budget', budget, MINUTES)
-    page = _page(out, models)
     pair = [_found(word, None, labels) for word in models]
-    options = dict(
-        budget=budget, eps=None if eps is None else parse_eps(eps), seed=seed, size=size or pair[0].size
-    )
-    return _written([inspection.inspect(found, data, tell=print, **options) for found in pair], page)
+    return _inspected(pair, _page(out, models), data, budget, eps, size or pair[0].size, seed)

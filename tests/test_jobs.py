@@ -172,26 +172,6 @@ def test_a_network_that_stops_is_a_row_and_the_others_go_on(typed, tmp_path):
     assert [network['recipe']['lr'] for network in json.loads(file.read_text())['networks']] == [0.01, 1e30]
 
 
-MISTAKES = {
-    'sweep': 'nothing to sweep',
-    'sweep dance': "'dance'",
-    'sweep train strength': "'strength'; expected NAME=VALUE",
-    'sweep train seed=0-x': "'0-x'",
-    'sweep train sed=1': "'sed'",
-    'sweep train epochs=0': 'epochs is 0',
-    'sweep train penalty=none strength=1': '--penalty',
-    'sweep train seed=0 --jobs 0': 'jobs is 0',
-    'sweep train data=planted seed=0 images=200 --cluster moon': "cluster is 'moon'",
-}
-
-
-@pytest.mark.parametrize('line', MISTAKES)
-def test_mistakes_get_a_sentence(line, typed, tmp_path):
-    status, out, err = typed(*line.split())
-    assert status == 2 and MISTAKES[line] in err and 'Traceback' not in err, f'{out}\n{err}'
-    assert not list(tmp_path.rglob('state.pt'))
-
-
 def test_a_missing_package_is_named_with_its_extra(typed, monkeypatch):
     monkeypatch.setitem(sys.modules, 'submitit', None)
     line = ['sweep', 'train', *FIXED, 'epochs=1', 'seed=0', '--cluster', 'slurm']

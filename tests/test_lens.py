@@ -42,12 +42,17 @@ def address(tmp_path_factory):
     return lens_page(tmp_path_factory.mktemp('lens'), ['natural', 'adversarial']).as_uri()
 
 
+def shown(tab, address):
+    "A tab in which the lens has drawn its first picture"
+    tab.page.goto(address)
+    tab.page.wait_for_function(SHOWN)
+    return tab
+
+
 @pytest.fixture(scope='module')
 def page(address, open_tab):
     "The page, open; at the end nothing was asked for from outside, and nothing went wrong"
-    tab = open_tab()
-    tab.page.goto(address)
-    tab.page.wait_for_function(SHOWN)
+    tab = shown(open_tab(), address)
     yield tab.page
     assert (tab.outside, tab.errors) == ([], [])
 
@@ -244,9 +249,7 @@ CONTROLS = [
 @pytest.fixture(scope='module')
 def attacked(address, open_tab):
     "A page whose attack is on"
-    tab = open_tab()
-    tab.page.goto(address)
-    tab.page.wait_for_function(SHOWN)
+    tab = shown(open_tab(), address)
     enter(tab.page, '[data-do=attack]')
     tab.page.wait_for_selector('[data-picture=change-1]')
     tab.page.wait_for_function('() => document.querySelector("[data-text=attack-1]").textContent')

@@ -332,6 +332,15 @@ MISTAKES = {
     'save api/99_nothing': 'api/99_nothing',
     'report now': 'now',
     'data --root': '--root',
+    'sweep': 'nothing to sweep',
+    'sweep dance': "'dance'",
+    'sweep train strength': "'strength'; expected NAME=VALUE",
+    'sweep train seed=0-x': "'0-x'",
+    'sweep train sed=1': "'sed'",
+    'sweep train epochs=0': 'epochs is 0',
+    'sweep train penalty=none strength=1': '--penalty',
+    'sweep train seed=0 --jobs 0': 'jobs is 0',
+    'sweep train data=planted seed=0 images=200 --cluster moon': "cluster is 'moon'",
 }
 
 

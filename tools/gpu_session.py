@@ -50,7 +50,7 @@ def say(session: Session, words: str) -> None:
     print(f'[{session.left():5.0f} s left] {words}', flush=True)
 
 
-def objective_rows(session: Session) -> Callable[[int], Experiment]:
+def objective_rows(session: Session) -> partial:
     "AT, equation 2 from epoch 1 and late, and L1 pairing without the transform, with averages, on ResNet-18"
     network = session.pick(dict(model='resnet18', width=None), dict(model='resnet9', width=4))
     sizes = session.pick(dict(epochs=4), dict(epochs=2, images=256, batch_size=64))
@@ -63,12 +63,7 @@ def objective_rows(session: Session) -> Callable[[int], Experiment]:
         'AT-FR, late': (base, pair(start=0.75)),
     }
     tested = session.pick(2000, 64)
-    splits = load(base.data)
-
-    def train(seeds):
-        return Experiment('adversarial_frequency/table_two', rows, splits, tested, seeds=seeds)
-
-    return train
+    return partial(Experiment, 'adversarial_frequency/table_two', rows, load(base.data), tested)
 
 
 def attacks(session: Session) -> dict[str, Callable]:
@@ -107,7 +102,7 @@ def measure_objectives(session: Session, experiment: Experiment) -> None:
     print(experiment.record(claims, estimates(right)))
 
 
-def low_and_high(session: Session) -> Callable[[int], Experiment]:
+def low_and_high(session: Session) -> partial:
     "Table 1 of Wang et al. without batch norm at two radii: low, high, and high with each image's mean"
     sizes = session.pick(dict(), dict(epochs=1, images=256, batch_size=64, width=4))
     base = wang2020.base(scale='gpu', data=session.data, **sizes)
@@ -116,12 +111,7 @@ def low_and_high(session: Session) -> Callable[[int], Experiment]:
         rows[f'LFC, r = {radius}'] = replace(base, band='low', radius=radius)
         rows[f'HFC, r = {radius}'] = replace(base, band='high', radius=radius)
         rows[f'HFC + mean, r = {radius}'] = replace(base, band='high', radius=radius, rescale='mean-shift')
-    splits = load(base.data)
-
-    def train(seeds):
-        return Experiment('high_frequency/low_generalizes', rows, splits, seeds=seeds)
-
-    return train
+    return partial(Experiment, 'high_frequency/low_generalizes', rows, load(base.data))
 
 
 def measure_low_and_high(session: Session, experiment: Experiment) -> None:
@@ -136,17 +126,12 @@ def measure_low_and_high(session: Session, experiment: Experiment) -> None:
     print(experiment.record(claims, estimates(right)))
 
 
-def labels(session: Session) -> Callable[[int], Experiment]:
+def labels(session: Session) -> partial:
     "Natural against shuffled labels on all training images"
     sizes = session.pick(dict(epochs=60), dict(epochs=1, images=256, batch_size=64, width=4))
     base = wang2020.base(scale='gpu', data=session.data, **sizes)
     rows = {'natural': base, 'shuffled': replace(base, labels='shuffled')}
-    splits = load(base.data)
-
-    def train(seeds):
-        return Experiment('high_frequency/shuffled_labels', rows, splits, seeds=seeds)
-
-    return train
+    return partial(Experiment, 'high_frequency/shuffled_labels', rows, load(base.data))
 
 
 def measure_labels(session: Session, experiment: Experiment) -> None:
@@ -198,7 +183,7 @@ def main() -> None:
             continue
         start = time.monotonic()
         say(session, f'{seeds} seed(s): {prepare.__doc__}')
-        measure(session, prepare(session)(seeds))
+        measure(session, prepare(session)(seeds=seeds))
         longest[prepare] = time.monotonic() - start
     if session.left() > 0:
         wide_epoch(session)
