@@ -324,7 +324,11 @@ def _sheet(
     sheet.headings = [(h['level'], h['id'], h['text']) for h in headings]
     sheet.head = math_head(sheet.body, f'{sheet.up}site_libs')
     sheet.wide = notebook == 'index.ipynb'
-    sheet.lead = '' if sheet.wide else open_links(notebook, sheet.up, source)
+    links = open_links(notebook, sheet.up, source)
+    if sheet.wide:
+        sheet.body += links
+    else:
+        sheet.lead = links
     return sheet
 
 # %% ../nbs/api/11_site.ipynb #a9cae875
