@@ -1,9 +1,8 @@
 """A notebook as an application: Voila with our template asks for nothing outside, and its widget is alive."""
 
 import os
+import re
 import subprocess
-import urllib.error
-import urllib.request
 
 import pytest
 from test_lab import drag, free_port, wait_for, write_notebook
@@ -11,30 +10,25 @@ from test_lab import drag, free_port, wait_for, write_notebook
 from freqnb.app import voila_command, with_template
 
 
+def announced(process, log):
+    "The address that Voila says it has: another port than it was told to take where that was taken meanwhile"
+    assert process.poll() is None, log.read_text('utf-8')
+    found = re.search(r'running at:\s+(http://\S+)', log.read_text('utf-8'))
+    return found and found[1]
+
+
 @pytest.fixture
 def app(tmp_path):
     "The address of a Voila on one notebook"
     pytest.importorskip('voila')
     write_notebook(tmp_path / 'waves.ipynb')
-    port = free_port()
-    command = voila_command(str(tmp_path / 'waves.ipynb'), port, browser=False)
+    command = voila_command(str(tmp_path / 'waves.ipynb'), free_port(), browser=False)
     own = dict(IPYTHONDIR=str(tmp_path / 'ipython'), JUPYTER_RUNTIME_DIR=str(tmp_path / 'runtime'))
-    with open(tmp_path / 'voila.log', 'w') as log:
+    path = tmp_path / 'voila.log'
+    with open(path, 'w') as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=with_template(os.environ | own), stdout=log, stderr=log)
         try:
-
-            def answers():
-                assert process.poll() is None, (tmp_path / 'voila.log').read_text()
-                try:
-                    urllib.request.urlopen(f'http://127.0.0.1:{port}/static/nothing', timeout=1)
-                except urllib.error.HTTPError:
-                    return True
-                except OSError:
-                    return False
-                return True
-
-            wait_for(answers, 240, 'Voila')
-            yield f'http://127.0.0.1:{port}/'
+            yield wait_for(lambda: announced(process, path), 240, path)
         finally:
             process.terminate()
             try:

@@ -46,12 +46,13 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(ready, seconds, what):
-    "Ask until the answer is yes"
+def wait_for(ready, seconds, log):
+    "Ask until the answer is yes, which is returned"
     end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, f'{what} was not ready after {seconds} seconds'
+    while not (answer := ready()):
+        assert time.monotonic() < end, f'not ready after {seconds} seconds, and said: {log.read_text("utf-8")}'
         time.sleep(0.1)
+    return answer
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def lab(tmp_path):
             except OSError:
                 return False
 
-        wait_for(answers, 60, 'JupyterLab')
+        wait_for(answers, 60, tmp_path / 'lab.log')
         yield url
 
 
