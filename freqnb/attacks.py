@@ -22,8 +22,9 @@ _all_ += [NORMS, Norm, fgsm, normalized_gradient, parse_eps, pgd, pgd_kl, projec
 
 # %% ../nbs/api/06_attacks.ipynb #4cfc9ca0
 from .distances import check_eps, check_images
+from .gradients import attacking, differentiable_logits, image_gradient
 from .losses import with_targets
-from .pgd import Task, attacking, differentiable_logits, keep_worst, loss_gradient
+from .pgd import Task, keep_worst, loss_gradient
 
 _all_ += [
     check_eps,
@@ -37,6 +38,6 @@ _all_ += [
 ]
 
 # %% ../nbs/api/06_attacks.ipynb #9cfcd53d
-from .pgd import check_task_labels, finished, image_gradient, on_batches, pgd_step, starting_points
+from .pgd import check_task_labels, finished, on_batches, pgd_step, starting_points
 
 _all_ += [check_task_labels, finished, image_gradient, on_batches, pgd_step, starting_points]

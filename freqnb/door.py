@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['check_shape', 'checked_images', 'check_labels', 'check_label_range', 'check_logits', 'check_finite',
-           'are_probabilities', 'warn_of_probabilities', 'Asked', 'checked_adversarial']
+           'are_probabilities', 'warn_of_probabilities', 'Asked', 'evaluating', 'checked_adversarial']
 
 # %% ../nbs/api/02_door.ipynb #8a8d500e
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -257,6 +258,19 @@ def _ask(self:Asked, images:Tensor)->Tensor:
     elif self.layout is not torch.preserve_format:
         images = images.contiguous()
     return self.model(images)
+
+# %% ../nbs/api/02_door.ipynb #59f27174
+@contextmanager
+def evaluating(
+    model:nn.Module, # Any network
+)->Iterator[nn.Module]: # The same
+    "Evaluation mode inside the block; each module's own mode again after it"
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 # %% ../nbs/api/02_door.ipynb #9cdde42a
 def _distance_allowed(attack:Attack)->tuple[float|None,str]:

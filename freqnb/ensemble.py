@@ -21,16 +21,14 @@ from .diagnosis import Diagnosis
 from .distances import Norm, project
 
 # %% ../nbs/api/05_ensemble.ipynb #b6adfa10
+from .gradients import attacking, differentiable_logits, image_gradient
 from .kept import Pieces, kept_file
 from .losses import LOSSES, LossName, attack_loss, misclassified
 from .models import averaged, logits_of
 from freqnb.pgd import (
     Task,
-    attacking,
     check_task_labels,
-    differentiable_logits,
     finished,
-    image_gradient,
     keep_worst,
     loss_gradient,
     on_batches,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INITS', 'PUBLISHED', 'CONVOLUTIONS', 'ZOO', 'add_dropout', 'initialize', 'Published', 'takes_option', 'create',
-           'evaluating', 'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'as_model',
-           'averaged', 'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture', 'Normalize',
+           'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'as_model', 'averaged',
+           'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture', 'Normalize',
            'count_parameters']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
@@ -17,7 +17,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,14 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from .basics import Network, check_choice, check_count
-from .door import Asked, are_probabilities, check_finite, checked_images, warn_of_probabilities
+from freqnb.door import (
+    Asked,
+    are_probabilities,
+    check_finite,
+    checked_images,
+    evaluating,
+    warn_of_probabilities,
+)
 from .layers import DCTConv2d, DCTSignalConv2d, to_dct
 from .networks import NETS, Architecture, Normalize, count_parameters
 
@@ -189,19 +196,6 @@ def create(
     normalize = Normalize(mean or [0.5] * channels, std or [0.25] * channels)
     _refuse_lazy(name, net)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))
-
-# %% ../nbs/api/03_models.ipynb #59f27174
-@contextmanager
-def evaluating(
-    model:nn.Module, # Any network
-):
-    "Evaluation mode inside the block; each module's own mode again after it"
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 # %% ../nbs/api/03_models.ipynb #23aca31f
 def device_of(

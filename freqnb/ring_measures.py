@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from .basics import Network, check_choice, check_count, progress_bar
 from .door import check_labels, checked_images
 from .evaluate import _wave_amplitudes, correct, per_network
+from .gradients import attacking, differentiable_logits, image_gradient
 from .layers import convolutions
 from .losses import LOSSES, LossName, attack_loss
 from .models import default_batch_size, device_of, evaluating, networks_of
-from .pgd import attacking, differentiable_logits, image_gradient
 from .spectrum import frequency_grid, radial_energy
 from .statistics import Estimate, estimate
 
