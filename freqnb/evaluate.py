@@ -416,6 +416,26 @@ def _describe_sources(sources:dict[str,str])->str:
     names = {kind: ', '.join(name for name in sources if sources[name] == kind) for kind in kinds}
     return '; '.join(f'{kind}: {names[kind]}' for kind in kinds)
 
+# %% ../nbs/api/06_evaluate.ipynb #9886d341
+def _under_corruptions(
+    networks:list[Network],
+    x:Tensor,
+    y:Tensor,
+    pairs:list[tuple[str,int]],
+    seed:int,
+    folder:str|None,
+    progress:bool,
+    batch_size:int|None,
+)->tuple[Tensor,dict[str,str]]: # Boolean `(P, S, N)`, and where the images of each type come from
+    "Which images are right under each pair of a type and a severity"
+    right, sources = [], {}
+    with progress_bar(len(pairs), progress) as bar:
+        for name, severity in pairs:
+            images, sources[name] = corrupted(x, y, name, severity, seed, folder)
+            right.append(correct(networks, images, y, batch_size).cpu())
+            bar.update()
+    return torch.stack(right), sources
+
 # %% ../nbs/api/06_evaluate.ipynb #30a12117
 def corruption_accuracy(
     models:Network|Sequence[Network], # One network, or one for each seed
@@ -434,11 +454,9 @@ def corruption_accuracy(
         raise ValueError(f'expected a name and a severity at least; got {names} and {severities}')
     x = _checked(x, y)
     pairs = [(name, severity) for name in names for severity in severities]
-    right, sources = [], {}
-    with progress_bar(len(pairs), progress) as bar:
-        for name, severity in pairs:
-            images, sources[name] = corrupted(x, y, name, severity, seed, folder)
-            right.append(correct(networks, images, y, batch_size).cpu())
-            bar.update()
-    right = torch.stack(right).unflatten(0, (len(names), len(severities)))
+    decides = dict(x=x, y=y, pairs=pairs, seed=seed, batch_size=batch_size, measure=_under_corruptions)
+    file = None if folder else kept_file('corruption_accuracy', networks, **decides)
+    measure = partial(_under_corruptions, networks, x, y, pairs, seed, folder, progress, batch_size)
+    right, sources = kept(file, measure)
+    right = right.unflatten(0, (len(names), len(severities)))
     return CorruptionAccuracy(tuple(names), tuple(severities), right, _describe_sources(sources))

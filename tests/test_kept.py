@@ -125,6 +125,18 @@ def test_maps_are_read_again(home):
     assert corruption_accuracy(network(), IMAGES, LABELS, ('brightness',), (1,)).right.shape == (1, 1, 1, 30)
 
 
+def test_corruptions_are_read_again(home):
+    asked = dict(names=('gaussian_noise', 'contrast'), severities=(1, 5))
+    first = corruption_accuracy(network(), IMAGES, LABELS, **asked)
+    again = corruption_accuracy(network(), IMAGES, LABELS, **asked)
+    assert torch.equal(first.right, again.right) and first.source == again.source
+    assert len(list(home.glob('kept/corruption_accuracy-*'))) == 1
+
+    other = corruption_accuracy(network(), IMAGES, LABELS, seed=1, **asked)
+    assert not torch.equal(other.right, first.right)
+    assert len(list(home.glob('kept/corruption_accuracy-*'))) == 2
+
+
 def test_a_cut_file_is_set_aside(home):
     first = fourier_heatmap(network(), IMAGES, LABELS)
     (file,) = home.glob('kept/*')
