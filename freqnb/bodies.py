@@ -143,13 +143,10 @@ def _name_cells(
     column = iter(names)
 
     def name(match: re.Match) -> str:
-        title = next(column, '')
+        title, text = next(column, ''), match[1]
         kind = {'verdict': ' class="first"', 'claim': ' class="claim"'}.get(title, '')
-        text = (
-            f'<span class="verdict {_kind_of(match[1])}">{match[1]}</span>'
-            if title == 'verdict'
-            else match[1]
-        )
+        if title == 'verdict' and text:
+            text = f'<span class="verdict {_kind_of(text)}">{text}</span>'
         return f'<td{kind} data-name="{escape(title)}">{text}</td>'
 
     return re.sub(r'<td>(.*?)</td>', name, row, flags=re.S)
@@ -164,8 +161,16 @@ def _mend_table(
     table = re.sub(r'<th>', '<th scope="col">', table)
     if 'claim' in names and 'verdict' in names:
         table = re.sub(r'<tr>.*?</tr>', lambda row: _name_cells(row[0], names), table, flags=re.S)
-        table = table.replace('<table', '<table class="stacked"', 1)
+        table = _keep_together(table.replace('<table', '<table class="stacked"', 1))
     return f'<div class="scroll">{table}</div>'
+
+# %% ../nbs/api/10_bodies.ipynb #bcc86906
+_INTERVAL = re.compile(r'-?\d[\d.e+-]* \[[\d.e+-]+, [\d.e+-]+\]')
+def _keep_together(
+    table:str, # A table
+)->str: # The same
+    "Break no line within a value and its interval"
+    return _INTERVAL.sub(r'<span class="interval">\g<0></span>', table)
 
 # %% ../nbs/api/10_bodies.ipynb #9038a960
 def _mend_tables(
@@ -177,11 +182,22 @@ def _mend_tables(
     body = re.sub(r'<table>.*?</table>', lambda match: _mend_table(match[0]), body, flags=re.S)
     return body
 
+# %% ../nbs/api/10_bodies.ipynb #f7c70c3b
+_NEXT_FOLD = re.compile(
+    r'</details>\s*</div>\s*<div (id="[^"]+") class="cell">\s*'
+    r'<details class="code-fold">\s*<summary>Code</summary>'
+)
+def _join_folds(
+    body:str, # Of a page
+)->str: # The same
+    "One fold for cells whose code follows one another"
+    return _NEXT_FOLD.sub(r'<span \1></span>', body)
+
 # %% ../nbs/api/10_bodies.ipynb #dc383c3d
 def mend_body(
     body:str, # As smalldocs made it
 )->str: # As the site shows it
-    "Mend the body of a page: formulas, pictures, tables, and the names of buttons"
-    body = _mend_tables(_sort_pictures(_name_pictures(_name_formulas(body))))
+    "Mend the body of a page: formulas, pictures, tables, folded code, and the names of buttons"
+    body = _join_folds(_mend_tables(_sort_pictures(_name_pictures(_name_formulas(body)))))
     body = body.replace('<i class="bi"></i></button>', 'Copy</button>')
     return body.replace('<button title="Copy to Clipboard" class', '<button type="button" class')
