@@ -60,12 +60,11 @@ def _interval(effect:Estimate)->str:
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00b
 def _badge(claim:Claim, record:Record)->str:
-    "Images, networks, how many of each"
-    seeds = claim.effect.seeds
+    "Images, networks, how many of each; no images where they are no sample, but layers of the networks"
+    effect, seeds = claim.effect, claim.effect.seeds
+    images = '' if effect.fixed else f'{effect.n:,} test images, '
     networks = f'{seeds} network{"s" if seeds > 1 else ""}' if seeds else 'no network'
-    return (
-        f'{claim.setting or record.source}; {claim.effect.n:,} test images, {networks}; scale {record.scale}'
-    )
+    return f'{claim.setting or record.source}; {images}{networks}; scale {record.scale}'
 
 def _catch(claim:Claim)->str:
     "What is otherwise than in the paper"
