@@ -21,7 +21,6 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 # %% ../nbs/api/06_cost.ipynb #634db921
 from .basics import pick_device
@@ -120,13 +119,18 @@ def table_of_costs(
 class _Counter(TorchDispatchMode):
     "Counts floating-point operations, by torch's formulas, and the operations that PyTorch is asked for"
     def __init__(self):
+        from torch.utils.flop_counter import (
+            flop_registry,
+        )  # With it comes Triton, which nothing else here needs
+
         super().__init__()
+        self.formulas = flop_registry
         self.flops, self.calls = 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         found = function(*args, **kwargs)
-        formula = flop_registry.get(function.overloadpacket)
+        formula = self.formulas.get(function.overloadpacket)
         self.flops += formula(*args, **kwargs, out_val=found) if formula else 0
         self.calls += 1
         return found
