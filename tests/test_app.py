@@ -1,20 +1,12 @@
 """A notebook as an application: Voila with our template asks for nothing outside, and its widget is alive."""
 
 import os
-import re
 import subprocess
 
 import pytest
-from test_lab import drag, free_port, wait_for, write_notebook
+from test_lab import announced, drag, free_port, wait_for, write_notebook
 
 from freqnb.app import voila_command, with_template
-
-
-def announced(process, log):
-    "The address that Voila says it has: another port than it was told to take where that was taken meanwhile"
-    assert process.poll() is None, log.read_text('utf-8')
-    found = re.search(r'running at:\s+(http://\S+)', log.read_text('utf-8'))
-    return found and found[1]
 
 
 @pytest.fixture

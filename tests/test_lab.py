@@ -3,11 +3,11 @@
 import base64
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -55,6 +55,14 @@ def wait_for(ready, seconds, log):
     return answer
 
 
+def announced(process, log):
+    "The address that a server says it has, once it says so"
+    said = log.read_text('utf-8')
+    assert process.poll() is None, said
+    found = re.search(r'http://127\.0\.0\.1:\d+/', said)
+    return found and found[0]
+
+
 @contextmanager
 def running_lab(folder, port):
     "JupyterLab on a folder, with settings of its own, until the block ends"
@@ -76,19 +84,9 @@ def lab(tmp_path):
     "The address of a JupyterLab on a folder with one notebook"
     pytest.importorskip('jupyterlab')
     write_notebook(tmp_path / 'waves.ipynb')
-    port = free_port()
-    url = f'http://127.0.0.1:{port}/'
-    with running_lab(tmp_path, port) as process:
-
-        def answers():
-            assert process.poll() is None, (tmp_path / 'lab.log').read_text()
-            try:
-                return urllib.request.urlopen(url + 'api/status', timeout=1).status == 200
-            except OSError:
-                return False
-
-        wait_for(answers, 60, tmp_path / 'lab.log')
-        yield url
+    log = tmp_path / 'lab.log'
+    with running_lab(tmp_path, free_port()) as process:
+        yield wait_for(lambda: announced(process, log), 60, log)
 
 
 IDLE = """() => {

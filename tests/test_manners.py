@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +117,7 @@ def test_a_set_that_cannot_be_downloaded(name, typed, monkeypatch, home):
     for variable in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
         monkeypatch.setenv(variable, NOWHERE)
     monkeypatch.setenv('no_proxy', '')
+    monkeypatch.setattr(urllib.request, '_opener', None)  # One that remembers these proxies would outlive the test
     status, error = typed('train', '--data', name)
     assert status == 2 and f'freqnb train: {name} is not in {home}' in error and 'Put ' in error
 
