@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -69,7 +70,13 @@ async def _status_of(manager)->int|None:
 @asynccontextmanager
 async def _kernel_of(client, **options):
     "nbclient's setup without its handlers of signals, each of which knows of one kernel only"
-    client.km = client.create_kernel_manager()
+    from freqnb.kernels import CopyProvisioner
+
+    manager = client.km = client.create_kernel_manager()
+    manager.kernel_id = uuid.uuid4().hex
+    manager.provisioner = CopyProvisioner(
+        kernel_id=manager.kernel_id, kernel_spec=manager.kernel_spec, parent=manager
+    )
     try:
         await client.async_start_new_kernel(**options)
         await client.async_start_new_kernel_client()
