@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 DESK = dict(width=1400, height=900)
 PHONE = dict(width=360, height=740)
 MEGABYTES = 20
+FRONT_BYTES, FRONT_HEIGHT = 700_000, 2400
 MATH_DONE = """() => !document.querySelector('script[src*=MathJax]')
     || (window.MathJax?.Hub?.queue.pending === 0 && !document.querySelector('.MathJax_Preview:not(:empty)')
         && document.querySelectorAll('script[type^="math/tex"]').length > 0)"""
@@ -331,6 +332,21 @@ def test_the_site_works_from_a_disk(site, tmp_path, tab):
     page.goto((home.parent / 'scoreboard.html').as_uri())
     page.get_by_label('paper', exact=True).select_option(index=1)
     assert tab.errors == []
+
+
+def test_the_front_page_is_light(address, tab):
+    "All that it loads until the network answers, as it comes over the wire; and two screens and a half in height"
+    page, sizes = tab.page, {}
+    page.set_viewport_size(DESK)
+    network = page.context.new_cdp_session(page)
+    network.on('Network.loadingFinished', lambda found: sizes.update({found['requestId']: found['encodedDataLength']}))
+    network.send('Network.enable')
+    page.goto(address + 'index.html')
+    page.evaluate('freqnb.ready')
+    asked = "freqnb.answer('natural', new Array(784).fill(0.5)).then(() => performance.now())"
+    print(f'first answer after {page.evaluate(asked):.0f} ms; {sum(sizes.values()):,} bytes')
+    assert len(sizes) >= 7 and 100_000 < sum(sizes.values()) <= FRONT_BYTES
+    assert page.evaluate('document.documentElement.scrollHeight') <= FRONT_HEIGHT
 
 
 def test_the_site_is_small(site):
