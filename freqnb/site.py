@@ -28,6 +28,7 @@ import freqnb
 # %% ../nbs/api/11_site.ipynb #c074b9f3
 from .board import board_html, board_records, board_rows
 from .bodies import copy_mathjax, math_head, mend_body
+from .entries import open_library
 from .glossary import Term, mark_terms, read_glossary
 from .lens import write_lens
 from .links import link_pages
@@ -104,6 +105,7 @@ def _stage(
         cells = json.loads((work / 'nbs' / name).read_text('utf-8'))['cells']
         _check_title(cells[0], name)
     link_pages(work / 'nbs')
+    open_library(work / 'nbs')
 
     paths = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-c', _CALL]
