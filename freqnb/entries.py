@@ -236,9 +236,8 @@ def names_table(
         shown, helpers = [*shown, *helpers], []
     parts = [_rows(shown, own, pages)] if shown else []
     if helpers:
-        parts.append(
-            f'<details>\n<summary>Helpers: {len(helpers)}</summary>\n\n{_rows(helpers, own, pages)}\n\n</details>'
-        )
+        title = f'<summary>{len(helpers)} more, which no page imports</summary>'
+        parts.append(f'<details>\n{title}\n\n{_rows(helpers, own, pages)}\n\n</details>')
     if constants:
         parts.append('Constants and types: ' + ', '.join(f'`{name}`' for name in constants) + '.')
     return '\n\n'.join(parts)

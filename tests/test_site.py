@@ -316,6 +316,16 @@ def test_search_puts_what_is_to_be_read_before_the_library(address, tab, words):
     assert not found[0].removeprefix('../').startswith('api/'), found
 
 
+def test_the_page_on_ones_own_model_is_near(address, tab):
+    "In the sidebar above the papers, on the front page, and found by what it is about"
+    tab.page.goto(address + 'index.html')
+    links = [link.get_attribute('href') for link in tab.page.locator('nav.pages a').all()]
+    assert links.index('how_to.html') < 3
+    assert tab.page.locator('main a[href="how_to.html"]').count() == 1
+    for words in ('timm', 'Lightning', 'ONNX file', 'own attack'):
+        assert search_for(tab.page, words)[0].startswith('how_to.html'), words
+
+
 def test_the_site_works_from_a_disk(site, tmp_path, tab):
     "Unpacked from its zip, opened as files: pages, formulas, a slider, the search, the scoreboard"
     with zipfile.ZipFile(zip_site(site)) as packed:
@@ -345,6 +355,7 @@ def test_the_front_page_is_light(address, tab):
     page.evaluate('freqnb.ready')
     asked = "freqnb.answer('natural', new Array(784).fill(0.5)).then(() => performance.now())"
     print(f'first answer after {page.evaluate(asked):.0f} ms; {sum(sizes.values()):,} bytes')
+    page.get_by_text('reads the whole image as').wait_for()
     assert len(sizes) >= 7 and 100_000 < sum(sizes.values()) <= FRONT_BYTES
     assert page.evaluate('document.documentElement.scrollHeight') <= FRONT_HEIGHT
 
