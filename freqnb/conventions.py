@@ -71,7 +71,7 @@ TRAINED['pixel scale while training'] = Convention(
     does='trained on images over their maximum, tested on whole ones',
     mathematics='two scales, so that a part of the gap is not about frequency',
     switch='rescale(mode=)',
-    values=("'raw'", "'max'"),
+    values=("'max'", "'mean-shift'"),
     moves='test accuracy after training on one half',
     page='high_frequency/02_low_generalizes',
 )
