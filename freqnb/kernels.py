@@ -32,6 +32,13 @@ def _read_at_import(environment:Mapping[str,str])->dict[str,str]:
     "The part of an environment that libraries may read when they are imported"
     return {name: value for name, value in environment.items() if not name.startswith(('FREQNB_', 'JPY_'))}
 
+# %% ../nbs/api/08_kernels.ipynb #5e7f0a11
+def _let_go()->None:
+    "Close what keeps the server alive, which a copy is given: the server is to end with the process it serves"
+    server = forkserver._forkserver
+    os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = server._forkserver_address = None
+
 # %% ../nbs/api/08_kernels.ipynb #e2a2b4e8
 def _begin(arguments:list[str], folder:str, environment:Mapping[str,str])->None:
     "Be a kernel: in a session of its own, so that Ctrl-C at the terminal does not reach it"
@@ -43,6 +50,7 @@ def _begin(arguments:list[str], folder:str, environment:Mapping[str,str])->None:
     os.environ.clear()
     os.environ.update(environment)
     set_start_method(None, force=True)  # The notebook's own processes start as anywhere else
+    _let_go()
     matplotlib.rcParams['backend'] = os.environ.setdefault('MPLBACKEND', _INLINE)
     sys.argv = [_LAUNCHER, *arguments]
     IPKernelApp.launch_instance(arguments, parent_handle=os.getppid())

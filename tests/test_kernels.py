@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='kernels are copied on Linux only')
@@ -71,3 +73,28 @@ def test_what_this_process_knows_a_copy_knows(tmp_path):
     starts = subprocess.run(plain, capture_output=True, text=True).stdout.strip()
     for facts in (one, two):
         assert facts['loaded'] and facts['threads'] == 2 and facts['starts'] == starts
+
+
+ENDLESS = """
+from pathlib import Path
+from freqnb.reproduce import run_notebooks
+path = Path('endless.ipynb')
+run_notebooks({path: path})
+"""
+
+
+def test_kernels_end_with_who_was_killed(tmp_path):
+    "Neither the server nor a kernel outlives a process that had no time to say so"
+    source = "import time\nopen('runs', 'w').close()\ntime.sleep(600)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbformat.write(notebook, tmp_path / 'endless.ipynb')
+    process = psutil.Popen([sys.executable, '-c', ENDLESS], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (tmp_path / 'runs').exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.1)
+
+    family = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    assert len(family) >= 2 and psutil.wait_procs(family, timeout=20)[1] == []
