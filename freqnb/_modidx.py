@@ -795,6 +795,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.kernels._Server._start': ('api/kernels.html#_server._start', 'freqnb/kernels.py'),
                                 'freqnb.kernels._Server.serves': ('api/kernels.html#_server.serves', 'freqnb/kernels.py'),
                                 'freqnb.kernels._begin': ('api/kernels.html#_begin', 'freqnb/kernels.py'),
+                                'freqnb.kernels._let_go': ('api/kernels.html#_let_go', 'freqnb/kernels.py'),
                                 'freqnb.kernels._read_at_import': ('api/kernels.html#_read_at_import', 'freqnb/kernels.py')},
             'freqnb.layers': { 'freqnb.layers.Conversion': ('api/layers.html#conversion', 'freqnb/layers.py'),
                                'freqnb.layers.Conversion.__str__': ('api/layers.html#conversion.__str__', 'freqnb/layers.py'),
