@@ -68,6 +68,8 @@ def _badge(claim:Claim, record:Record)->str:
 
 def _catch(claim:Claim)->str:
     "What is otherwise than in the paper"
+    if claim.control:
+        return 'Asked by us, and by no paper.'
     if not claim.lacking:
         return 'Measured in the setting of the paper.'
     return f'Otherwise than in the paper: {"; ".join(claim.lacking)}.'
