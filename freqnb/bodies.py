@@ -152,17 +152,27 @@ def _name_cells(
     return re.sub(r'<td>(.*?)</td>', name, row, flags=re.S)
 
 # %% ../nbs/api/10_bodies.ipynb #7d9869e1
+_ROWS = 12  # What a reader takes in at once
+_OPEN = (
+    ['claim'],
+    ['name'],
+)  # The first column of tables that stay open: findings, and the names of a module
 def _mend_table(
     table:str, # A table
 )->str: # In a box of its own
-    "A table in a box that scrolls; one of claims becomes blocks on a phone"
+    "A table in a box that scrolls, folded where it is long; one of claims becomes blocks on a phone"
     heads = re.findall(r'<th\b[^>]*>(.*?)</th>', table, re.S)
     names = [unescape(re.sub(r'<[^>]+>', '', head)).strip() for head in heads]
     table = re.sub(r'<th>', '<th scope="col">', table)
     if 'claim' in names and 'verdict' in names:
         table = re.sub(r'<tr>.*?</tr>', lambda row: _name_cells(row[0], names), table, flags=re.S)
         table = _keep_together(table.replace('<table', '<table class="stacked"', 1))
-    return f'<div class="scroll">{table}</div>'
+    box = f'<div class="scroll">{table}</div>'
+    rows = len(re.findall(r'<tr\b', table)) - bool(heads)
+    if rows <= _ROWS or names[:1] in _OPEN:
+        return box
+    columns = escape(', '.join(name for name in names if name))
+    return f'<details class="rows"><summary>Table of {rows} rows: {columns}</summary>{box}</details>'
 
 # %% ../nbs/api/10_bodies.ipynb #bcc86906
 _INTERVAL = re.compile(r'-?\d[\d.e+-]* \[[\d.e+-]+, [\d.e+-]+\]')
