@@ -11,28 +11,16 @@ import builtins
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 # %% ../nbs/api/10_entries.ipynb #e1000005
-from .links import imports_of
+from .links import DEFINITIONS, EXPORT, cells_of, imports_of, is_patch, statements_of
 
 # %% ../nbs/api/10_entries.ipynb #e1000007
-_DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 _EXAMPLE = re.compile(r'\A#\|\s*example\s*\n')
-_EXPORT = re.compile(r'^#\|\s*export\s*$', re.M)
-
-def _code(
-    cells:Sequence[dict], # Of a notebook
-)->Iterator[tuple[str, ast.Module]]: # Source and statements of each cell of code
-    "The cells of code that Python can read"
-    for cell in cells:
-        source = ''.join(cell['source'])
-        if cell['cell_type'] == 'code':
-            lines = [line for line in source.split('\n') if not line.startswith(('%', '!'))]
-            yield source, ast.parse('\n'.join(lines))
 
 # %% ../nbs/api/10_entries.ipynb #e1000008
 def _imports(
@@ -40,13 +28,12 @@ def _imports(
 )->dict[str, tuple[str, str]]: # From a name to its module (empty for `import`) and what is imported
     "Which name a notebook imports from where"
     found = {}
-    for _, tree in _code(cells):
-        for statement in tree.body:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                module = getattr(statement, 'module', '') or ''
-                for alias in statement.names:
-                    name = alias.asname or alias.name.partition('.')[0]
-                    found.setdefault(name, (module, ast.unparse(alias)))
+    for statement in statements_of(cells):
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            module = getattr(statement, 'module', '') or ''
+            for alias in statement.names:
+                name = alias.asname or alias.name.partition('.')[0]
+                found.setdefault(name, (module, ast.unparse(alias)))
     return found
 
 # %% ../nbs/api/10_entries.ipynb #e1000009
@@ -67,17 +54,13 @@ def own_names(
 )->dict[str, ast.AST]: # From a public name to its definition, in the order of the notebook
     "The functions, classes and constants that a notebook exports"
     found = {}
-    for source, tree in _code(cells):
-        if not _EXPORT.search(source):
-            continue
-        for node in tree.body:
-            if isinstance(node, _DEFINITIONS):
-                patched = any(ast.unparse(o).startswith('patch') for o in node.decorator_list)
-                names = [] if patched else [node.name]
-            else:
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', None)]
-                names = [o.id for o in targets if isinstance(o, ast.Name)]
-            found |= {name: found.get(name, node) for name in names if not name.startswith('_')}
+    for node in statements_of(cells, EXPORT):
+        if isinstance(node, DEFINITIONS):
+            names = [] if is_patch(node) else [node.name]
+        else:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', None)]
+            names = [o.id for o in targets if isinstance(o, ast.Name)]
+        found |= {name: found.get(name, node) for name in names if not name.startswith('_')}
     return found
 
 # %% ../nbs/api/10_entries.ipynb #e1000021
@@ -86,10 +69,9 @@ def handed_on(
 )->dict[str, str]: # From a name to the module it comes from
     "The names that a front hands on from other modules, as its lists `_all_` say"
     known, found = _imports(cells), []
-    for source, tree in _code(cells):
-        for node in tree.body if _EXPORT.search(source) else []:
-            if isinstance(node, ast.Assign | ast.AugAssign) and ast.unparse(node).startswith('_all_ '):
-                found += [getattr(o, 'id', getattr(o, 'value', None)) for o in node.value.elts]
+    for node in statements_of(cells, EXPORT):
+        if isinstance(node, ast.Assign | ast.AugAssign) and ast.unparse(node).startswith('_all_ '):
+            found += [getattr(o, 'id', getattr(o, 'value', None)) for o in node.value.elts]
     return {name: known[name][0].removeprefix('freqnb.') for name in found if name in known}
 
 # %% ../nbs/api/10_entries.ipynb #e100000c
@@ -133,7 +115,7 @@ def example_of(
     notebook:Path, # Of the library
 )->Example|None: # None where no cell is marked
     "The example of a notebook: its cell that begins with `#| example`"
-    cells = json.loads(notebook.read_text('utf-8'))['cells']
+    cells = cells_of(notebook)
     marked = [cell for cell in cells if _EXAMPLE.match(''.join(cell['source']))]
     if len(marked) > 1:
         raise ValueError(f'{notebook.name} marks {len(marked)} cells with "#| example"; expected one')
@@ -229,7 +211,7 @@ def names_table(
     pages:Mapping[str, str]=MappingProxyType({}), # The notebook of each name that is defined on another page
 )->str: # Markdown
     "The public names of a page: what a user calls first, helpers last, constants in a line"
-    functions = [name for name, node in own.items() if isinstance(node, _DEFINITIONS)]
+    functions = [name for name, node in own.items() if isinstance(node, DEFINITIONS)]
     constants = [name for name in own if name not in functions]
     shown, helpers = order_names(functions, first, users)
     if not shown or len(functions) <= _FEW:
@@ -272,11 +254,11 @@ def _open_page(
     content = json.loads(notebook.read_text('utf-8'))
     cells, example = content['cells'], example_of(notebook)
     own, pages = own_names(cells), {}
-    for name, home in handed_on(cells).items():
-        there = json.loads(library[home].read_text('utf-8'))['cells'] if home in library else []
-        of_home = own_names(there)
-        if name in of_home:
-            own[name], pages[name] = of_home[name], library[home].name
+    taken = handed_on(cells)
+    homes = {home: own_names(cells_of(library[home])) for home in {*taken.values()} & library.keys()}
+    for name, home in taken.items():
+        if name in homes.get(home, ()):
+            own[name], pages[name] = homes[home][name], library[home].name
     table = names_table(own, example.names if example else [], users, pages)
     new = []
     if example:
