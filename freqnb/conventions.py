@@ -37,10 +37,8 @@ class Convention:
 TRAINED: dict[str, Convention] = {}
 
 # %% ../nbs/api/07_conventions.ipynb #1ed6e041
-_FR = dict(
-    paper='adversarial_frequency', measure=None, page='adversarial_frequency/03_frequency_regularization'
-)
 TRAINED['start of frequency regularization'] = Convention(
+    paper='adversarial_frequency',
     where='equation 2',
     says='the objective, from the first epoch on',
     does='the distance counts from epoch 75 of 100 on',
@@ -48,7 +46,7 @@ TRAINED['start of frequency regularization'] = Convention(
     switch='huang2022.frequency_regularization(start=)',
     values=('0.75', '0'),
     moves='accuracy under PGD-20 and AutoAttack',
-    **_FR,
+    page='adversarial_frequency/03_frequency_regularization',
 )
 
 # %% ../nbs/api/07_conventions.ipynb #2ed6e011

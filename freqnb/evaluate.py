@@ -332,27 +332,29 @@ def fourier_response(
 # %% ../nbs/api/06_evaluate.ipynb #50ac200b
 def coefficient_shares(
     model:nn.Module, # Plain or cosine convolutions
+    norm:str='ortho', # Of the basis; in the other, 'l1', energies do not sum to that of the weights
 )->dict[str,Tensor]: # A grid `(height, width)` of sum 1 for each convolution larger than 1 x 1
     "How the energy of each layer's weights is spread over the cosine frequencies (Lukasik et al. 2023, Figure 1)"
     shares = {}
     for name, layer in convolutions(model).items():
         if layer.kernel_size != (1, 1):
-            energy = dct_coefficients(layer, 'ortho').detach().cpu().double().square().sum((0, 1))
+            energy = dct_coefficients(layer, norm).detach().cpu().double().square().sum((0, 1))
             shares[name] = energy / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)
     return shares
 
 # %% ../nbs/api/06_evaluate.ipynb #870043b6
-def _high_coefficients(model:nn.Module)->Tensor:
+def _high_coefficients(model:nn.Module, norm:str)->Tensor:
     "The share of each layer's energy in the upper half of the cosine frequencies `(L,)`"
-    shares = coefficient_shares(model).values()
+    shares = coefficient_shares(model, norm).values()
     return torch.stack([share[highest_weights(*share.shape) > 0].sum() for share in shares])
 
 # %% ../nbs/api/06_evaluate.ipynb #7ee75072
 def high_coefficients(
     models:nn.Module|Sequence[nn.Module], # One network, or one for each seed: plain or cosine convolutions
+    norm:str='ortho', # Of the basis: 'ortho' or 'l1'
 )->Tensor: # For each convolution larger than 1 x 1 a share in [0, 1]: `(L,)`, or `(S, L)` for S networks
     "The share of each layer's energy in the upper half of the cosine frequencies, which the penalty 'highest' reduces"
-    return per_network(_high_coefficients, models)
+    return per_network(partial(_high_coefficients, norm=norm), models)
 
 # %% ../nbs/api/06_evaluate.ipynb #5bd08deb
 def coefficient_picture(

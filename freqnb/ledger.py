@@ -19,15 +19,13 @@ from .conventions import TRAINED, Convention
 from .evaluate import correct, high_coefficients, per_network, robust_correct
 from freqnb.layers import (
     _set_weight,
-    convolutions,
-    dct_coefficients,
     first_convolution,
     smooth,
     smooth_kernels,
 )
 from .loop import update_batch_norm
 from .models import logits_of, networks_of
-from .penalties import DISTANCES, filter_penalty, highest_weights
+from .penalties import DISTANCES, filter_penalty
 from .pgd import pgd
 from .spectrum import apply_mask, low_pass, radial_mask, rescale, square_mask, svd_split
 from .statistics import Estimate, difference, estimate, fixed_estimate
@@ -457,18 +455,9 @@ CONVENTIONS['norm of the transform'] = Convention(
 )
 
 # %% ../nbs/api/08_ledger.ipynb #1ed6e038
-def _l1_share(model:nn.Module)->Tensor:
-    "The share of each layer's energy in the upper half of the frequencies, in the L1-normalized basis `(L,)`"
-    shares = []
-    for layer in convolutions(model).values():
-        if layer.kernel_size != (1, 1):
-            energy = dct_coefficients(layer, 'l1').detach().double().square().sum((0, 1)).cpu()
-            shares.append(energy[highest_weights(*energy.shape) > 0].sum() / energy.sum())
-    return torch.stack(shares)
-
 def _basis_norm(models, x, y, eps):
     "How much of the weights is high in an orthonormal basis, and in the L1-normalized one"
-    return high_coefficients(models), per_network(_l1_share, models)
+    return tuple(high_coefficients(models, norm) for norm in ('ortho', 'l1'))
 
 def _depth(models, x, y, eps):
     "The penalty over a third of the layers, rounded up, and over as many as the released rule takes"
