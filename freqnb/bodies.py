@@ -153,10 +153,7 @@ def _name_cells(
 
 # %% ../nbs/api/10_bodies.ipynb #7d9869e1
 _ROWS = 12  # What a reader takes in at once
-_OPEN = (
-    ['claim'],
-    ['name'],
-)  # The first column of tables that stay open: findings, and the names of a module
+_OPEN = {'claim', 'name'}  # The first column of tables that stay open: findings, and the names of a module
 def _mend_table(
     table:str, # A table
 )->str: # In a box of its own
@@ -169,7 +166,7 @@ def _mend_table(
         table = _keep_together(table.replace('<table', '<table class="stacked"', 1))
     box = f'<div class="scroll">{table}</div>'
     rows = len(re.findall(r'<tr\b', table)) - bool(heads)
-    if rows <= _ROWS or names[:1] in _OPEN:
+    if rows <= _ROWS or _OPEN.intersection(names[:1]):
         return box
     columns = escape(', '.join(name for name in names if name))
     return f'<details class="rows"><summary>Table of {rows} rows: {columns}</summary>{box}</details>'
