@@ -168,7 +168,7 @@ def _mend_table(
     rows = len(re.findall(r'<tr\b', table)) - bool(heads)
     if rows <= _ROWS or _OPEN.intersection(names[:1]):
         return box
-    columns = escape(', '.join(name for name in names if name))
+    columns = escape(' · '.join(name for name in names if name))
     return f'<details class="rows"><summary>Table of {rows} rows: {columns}</summary>{box}</details>'
 
 # %% ../nbs/api/10_bodies.ipynb #bcc86906
