@@ -18,6 +18,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'freqnb.adversarial_files.write_adversarial': ( 'api/adversarial_files.html#write_adversarial',
                                                                                           'freqnb/adversarial_files.py')},
             'freqnb.agreement': { 'freqnb.agreement.Agreement': ('api/agreement.html#agreement', 'freqnb/agreement.py'),
+                                  'freqnb.agreement.Agreement.between': ('api/agreement.html#agreement.between', 'freqnb/agreement.py'),
+                                  'freqnb.agreement._interval': ('api/agreement.html#_interval', 'freqnb/agreement.py'),
                                   'freqnb.agreement._spearman': ('api/agreement.html#_spearman', 'freqnb/agreement.py'),
                                   'freqnb.agreement.rank_agreement': ('api/agreement.html#rank_agreement', 'freqnb/agreement.py')},
             'freqnb.answers': { 'freqnb.answers._kind': ('api/answers.html#_kind', 'freqnb/answers.py'),

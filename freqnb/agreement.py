@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
-from .basics import check_count
+from .basics import check_choice
+from .statistics import Estimate
 
 # %% ../nbs/api/02_agreement.ipynb #4ed6e006
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ def _spearman(values:np.ndarray)->np.ndarray:
     undefined = np.full_like(products, np.nan)
     return np.divide(products, scale, out=undefined, where=scale > 0)
 
+# %% ../nbs/api/02_agreement.ipynb #4ed6e011
+def _interval(rho:Tensor, n:int)->tuple[Tensor,Tensor]:
+    "The ends of the 95% interval of each correlation over `n` networks"
+    nearly = 1 - 12 / (n * (n * n - 1))  # two neighbors changed places: no order of n networks proves more
+    bounded = rho.clamp(-nearly, nearly)
+    half = 1.96 * ((1 + bounded**2 / 2) / (n - 3)).sqrt()
+    low, high = (bounded.atanh() - half).tanh(), (bounded.atanh() + half).tanh()
+    return torch.minimum(low, rho), torch.maximum(high, rho)
+
 # %% ../nbs/api/02_agreement.ipynb #4ed6e008
 def rank_agreement(
     measures:Mapping[str,Tensor], # By name a number for each network `(M,)`, M >= 5, in the same order
-    times:int=2000, # Draws of the bootstrap
-    seed:int=0, # Decides them
-)->Agreement: # Correlations with 95% intervals, rough below twenty networks; ValueError for numbers that do not fit
-    "How far measures put networks in the same order (Spearman 1904), with a bootstrap over networks (Efron 1979)"
-    check_count(times=times)
+)->Agreement: # Correlations with 95% intervals; ValueError for numbers that do not fit
+    "How far measures put networks in the same order: Spearman's correlation, intervals by Bonett and Wright 2000"
     shapes = {name: tuple(numbers.shape) for name, numbers in measures.items()}
     first = next(iter(shapes.values()), ())
     fits = len(shapes) >= 2 and set(shapes.values()) == {first} and len(first) == 1 and first[0] >= 5
@@ -53,14 +61,24 @@ def rank_agreement(
         raise ValueError(
             f'measures have shapes {shapes}; expected two or more of one shape (M,), M >= 5 networks'
         )
-    values = torch.stack([numbers.detach().cpu().double() for numbers in measures.values()]).numpy()
-    strange = [name for name, row in zip(measures, values) if not np.isfinite(row).all()]
+    values = torch.stack([numbers.detach().cpu().double() for numbers in measures.values()])
+    strange = [name for name, row in zip(measures, values) if not row.isfinite().all()]
     if strange:
         raise ValueError(f'{strange[0]!r} has {measures[strange[0]].tolist()}; expected finite numbers')
 
-    n = first[0]
-    drawn = np.random.default_rng(seed).integers(n, size=(times, n))
-    again = _spearman(values[:, drawn].swapaxes(0, 1))
-    ends = np.nanquantile(again, (0.025, 0.975), axis=0)
-    low, high = map(torch.from_numpy, ends)
-    return Agreement(tuple(measures), torch.from_numpy(_spearman(values)), low, high, n)
+    rho = torch.from_numpy(_spearman(values.numpy())).clamp(-1, 1)
+    return Agreement(tuple(measures), rho, *_interval(rho, first[0]), first[0])
+
+# %% ../nbs/api/02_agreement.ipynb #4ed6e013
+@patch
+def between(
+    self:Agreement,
+    one:str, # The name of a measure
+    other:str, # Of another
+)->Estimate: # Its `n` and its `seeds` are networks; ValueError for a name that was not measured
+    "How far two measures agree, as an effect that a claim can be made of"
+    for name in (one, other):
+        check_choice('a measure', name, self.names)
+    place = self.names.index(one), self.names.index(other)
+    value, low, high = (table[place].item() for table in (self.rho, self.low, self.high))
+    return Estimate(value, low, high, self.n, self.n)
