@@ -61,6 +61,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'freqnb.basics.check_scale': ('api/basics.html#check_scale', 'freqnb/basics.py'),
                                'freqnb.basics.clone_folder': ('api/basics.html#clone_folder', 'freqnb/basics.py'),
                                'freqnb.basics.computes_bfloat16': ('api/basics.html#computes_bfloat16', 'freqnb/basics.py'),
+                               'freqnb.basics.full_precision': ('api/basics.html#full_precision', 'freqnb/basics.py'),
                                'freqnb.basics.home': ('api/basics.html#home', 'freqnb/basics.py'),
                                'freqnb.basics.pick_device': ('api/basics.html#pick_device', 'freqnb/basics.py'),
                                'freqnb.basics.pick_precision': ('api/basics.html#pick_precision', 'freqnb/basics.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Network', 'Attack', 'SCALES', 'Scale', 'PRECISIONS', 'Precision', 'check_choice', 'check_count', 'check_function',
            'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'sweep', 'replace_file', 'set_aside',
-           'clone_folder', 'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision']
+           'clone_folder', 'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision', 'full_precision']
 
 # %% ../nbs/api/00_basics.ipynb #ed780250
 import inspect
@@ -15,7 +15,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -280,3 +280,12 @@ def pick_precision(
     chosen = (precision, settings().precision or 'auto')
     fastest = 'bfloat16' if computes_bfloat16(device) else 'float32'
     return next((name for name in chosen if name != 'auto'), fastest)
+
+# %% ../nbs/api/00_basics.ipynb #aef45be2
+def full_precision(
+    device:torch.device, # Where the block computes
+)->AbstractContextManager: # Use as `with full_precision(x.device):`
+    "A block that an `autocast` around it does not reach"
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .basics import check_choice
+from .basics import check_choice, full_precision
 from .digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate
 from freqnb.noise_and_blur import (
     defocus_blur,
@@ -101,7 +101,8 @@ def corrupt(
     @torch.no_grad()
     def one(group, target, images):
         images = images.contiguous() if x.dtype in (torch.float32, torch.float64) else images.float()
-        changed = CORRUPTIONS[name](images, severity, Draws(name, seed, group, images))
+        with full_precision(x.device):
+            changed = CORRUPTIONS[name](images, severity, Draws(name, seed, group, images))
         target.copy_(changed.clamp_(0, 1))
 
     size = max(1, GROUP // (x.shape[2] * x.shape[3]))

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .basics import Network, check_choice, check_count, progress_bar
+from .basics import Network, check_choice, check_count, full_precision, progress_bar
 from .diagnosis import Diagnosis
 from .distances import Norm, project
 
@@ -490,7 +490,6 @@ def autoattack(
     settings = dict(eps=eps, norm=norm, budget=version, seed=seed, batch_size=task.batch_size)
     pieces = Pieces(kept_file('autoattack', model, x=task.x, y=y, attack=autoattack, **settings))
     total = len(x) * sum(_passes(version, name) for name in version.attacks)
-    full_precision = torch.autocast(task.device.type, enabled=False)
     bar = progress_bar(total, progress, 'forward pass')
-    with attacking(model), torch.no_grad(), full_precision, _forked_random(), bar as task.bar:
+    with attacking(model), torch.no_grad(), full_precision(task.device), _forked_random(), bar as task.bar:
         return _in_turn(task, version, pieces)

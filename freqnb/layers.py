@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .basics import full_precision
 from .spectrum import dct_basis
 from .written import written
 
@@ -57,10 +58,7 @@ def synthesize(
     basis:Tensor, # From `cosine_basis`
 )->Tensor: # Weights `(out, in, height, width)`
     "Sum the cosines (Lukasik et al. 2023, section 3)"
-    device = coefficients.device.type
-    if not torch.amp.is_autocast_available(device):
-        return _apply(basis.T, coefficients)
-    with torch.autocast(device, enabled=False):
+    with full_precision(coefficients.device):
         return _apply(basis.T, coefficients)
 
 # %% ../nbs/api/02_layers.ipynb #5b090a8e

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .basics import check_choice
+from .basics import check_choice, full_precision
 from .layers import DCTConv2d, cosine_basis, synthesize
 
 # %% ../nbs/api/03_penalties.ipynb #8e6e4381
@@ -230,7 +230,8 @@ def _permuted(difference:Tensor, seed:int)->Tensor:
 def _rotated(difference:Tensor, seed:int)->Tensor:
     "The sum of magnitudes in a random orthonormal basis"
     rotation = random_basis(difference.shape[1], seed).to(difference)
-    return (difference @ rotation.T).abs().sum(1)
+    with full_precision(difference.device):
+        return (difference @ rotation.T).abs().sum(1)
 
 # %% ../nbs/api/03_penalties.ipynb #1022df74
 def _l1(difference:Tensor, seed:int=0)->Tensor:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .basics import check_choice
+from .basics import check_choice, full_precision
 
 # %% ../nbs/api/01_spectrum.ipynb #8d180d37
 def frequency_grid(
@@ -142,14 +142,15 @@ _HIGHEST_PRODUCT = 64  # Cycles up to which matrix products are faster than the 
 # %% ../nbs/api/01_spectrum.ipynb #0e994d5e
 def _product_filter(x:Tensor, keep:list[Tensor], basis_h:Tensor, basis_w:Tensor, out:list)->list[Tensor]:
     "What remains of images `x` `(M, H, W)` for each of `keep`, weights over the first rows of the real Fourier bases"
-    spectrum = basis_h @ (x @ basis_w.T)
 
     def back(weights, low):
         kh, kw = weights.shape
         kept = spectrum[:, :kh, :kw] * weights
         return torch.matmul(basis_h[:kh].T @ kept, basis_w[:kw], out=low)
 
-    return [back(weights, low) for weights, low in zip(keep, out)]
+    with full_precision(x.device):
+        spectrum = basis_h @ (x @ basis_w.T)
+        return [back(weights, low) for weights, low in zip(keep, out)]
 
 # %% ../nbs/api/01_spectrum.ipynb #f1d44331
 def _fft_filter(x:Tensor, keep:list, out:list)->list[Tensor]:
@@ -296,7 +297,8 @@ def svd_parts(
 
     u, s, vh = torch.linalg.svd(_as_float(x), full_matrices=False)
     scaled = u * s[..., None, :]
-    return [(scaled[..., :rank] @ vh[..., :rank, :]).to(x.dtype) for rank in ranks]
+    with full_precision(x.device):
+        return [(scaled[..., :rank] @ vh[..., :rank, :]).to(x.dtype) for rank in ranks]
 
 # %% ../nbs/api/01_spectrum.ipynb #b7c7fabc
 def svd_split(
@@ -399,7 +401,8 @@ def dct2(
     "Two-dimensional DCT-II, orthonormal"
     source = _as_float(x)
     down, across = (dct_matrix(n).to(source) for n in x.shape[-2:])
-    return (down @ source @ across.T).to(x.dtype)
+    with full_precision(x.device):
+        return (down @ source @ across.T).to(x.dtype)
 
 # %% ../nbs/api/01_spectrum.ipynb #b2fec76b
 def idct2(
@@ -408,4 +411,5 @@ def idct2(
     "Inverse of `dct2`"
     source = _as_float(c)
     down, across = (dct_matrix(n).to(source) for n in c.shape[-2:])
-    return (down.T @ source @ across).to(c.dtype)
+    with full_precision(c.device):
+        return (down.T @ source @ across).to(c.dtype)
