@@ -23,7 +23,7 @@ class Convention:
     paper:str # Its folder, a key of `PAPERS`
     where:str # Section, table or figure
     says:str # What the paper says
-    does:str # What its released code does; 'not checked' where nobody looked
+    does:str # What its released code does
     mathematics:str # What mathematics says
     switch:str # Function and argument that decide it here
     values:tuple[str, str] # Our usual value, and the other one
@@ -40,7 +40,7 @@ TRAINED: dict[str, Convention] = {}
 TRAINED['start of frequency regularization'] = Convention(
     paper='adversarial_frequency',
     where='equation 2',
-    says='the objective, from the first epoch on',
+    says='the objective; no start is named',
     does='the distance counts from epoch 75 of 100 on',
     mathematics='two objectives',
     switch='huang2022.frequency_regularization(start=)',
@@ -51,7 +51,7 @@ TRAINED['start of frequency regularization'] = Convention(
 
 # %% ../nbs/api/07_conventions.ipynb #2ed6e011
 TRAINED['batch-norm statistics of averages'] = Convention(
-    where='training',
+    where='Experimental Settings',
     says='not stated',
     does='parameters are averaged, then statistics computed on clean images',
     mathematics='averages of statistics are not statistics of the average',
@@ -65,8 +65,8 @@ TRAINED['batch-norm statistics of averages'] = Convention(
 TRAINED['pixel scale while training'] = Convention(
     paper='high_frequency',
     where='section 4.2, Table 1',
-    says='nothing',
-    does='trained on images over their maximum, tested on whole ones',
+    says='images have the standard pixel scale; how, it does not say',
+    does='trained on images over their maximum, tested on images over 255',
     mathematics='two scales, so that a part of the gap is not about frequency',
     switch='rescale(mode=)',
     values=("'max'", "'mean-shift'"),
@@ -77,9 +77,9 @@ TRAINED['pixel scale while training'] = Convention(
 # %% ../nbs/api/07_conventions.ipynb #2ed6e012
 TRAINED['batch normalization in the base network'] = Convention(
     paper='high_frequency',
-    where='section 5.1',
-    says='ResNet-18',
-    does='a network without batch normalization',
+    where='sections 4.2 and 5.1',
+    says='ResNet-18; batch normalization is tested as an addition',
+    does='a ResNet of 32 layers, its batch normalization commented out',
     mathematics='two networks',
     switch='wang2020.base(norm=)',
     values=('True', 'False'),
@@ -92,7 +92,7 @@ TRAINED['mixup weights'] = Convention(
     paper='high_frequency',
     where='section 5.1, Figure 5',
     says='mixup with 0.5',
-    does='weights from Beta(1, 1)',
+    does='weights from Beta(1, 1), in lines that are commented out',
     mathematics='Beta(1, 1) is uniform; Beta(0.5, 0.5) prefers the ends',
     switch='alpha of mixup',
     values=('0.5', '1'),
@@ -111,12 +111,24 @@ TRAINED['augmentation of adversarial training'] = Convention(
     moves='accuracy on both halves',
 )
 
+# %% ../nbs/api/07_conventions.ipynb #2ed6e016
+TRAINED['attack of adversarial training'] = Convention(
+    paper='high_frequency',
+    where='section 5.1',
+    says='PGD',
+    does='no random start, ten steps of a tenth of eps, which just reach its border; eps of .03 by default',
+    mathematics='without a spare step a path that turns once ends inside the ball',
+    switch='wang2020.adversarial_objective',
+    values=('random start, steps of a quarter', 'as released'),
+    moves='accuracy under PGD',
+)
+
 # %% ../nbs/api/07_conventions.ipynb #1ed6e044
 TRAINED['initial scale of cosine layers'] = Convention(
     paper='filter_frequency',
     where='released code',
     says='two ways to compute one convolution',
-    does='one starts the root of six times as large as the other',
+    does='WD starts the root of six times as large as SD, except in depthwise layers',
     mathematics='the comparison needs one distribution of initial weights',
     switch='initialize',
     values=("the plain layer's", 'as released'),
@@ -127,7 +139,7 @@ TRAINED['initial scale of cosine layers'] = Convention(
 TRAINED['which epoch is the best'] = Convention(
     paper='filter_frequency',
     where='released code',
-    says='not stated',
+    says='text not at hand',
     does='the best epoch is chosen on test images',
     mathematics='a maximum over epochs is no estimate on images it was chosen on',
     switch='Recipe(select=)',
@@ -139,8 +151,8 @@ TRAINED['which epoch is the best'] = Convention(
 TRAINED['label smoothing'] = Convention(
     paper='filter_frequency',
     where='training',
-    says='not stated',
-    does='not checked',
+    says='text not at hand',
+    does='none: plain cross-entropy',
     mathematics='another objective, with smaller logits and smaller gradients',
     switch='Recipe(label_smoothing=)',
     values=('0', '0.1'),
@@ -157,16 +169,4 @@ TRAINED['norms in the penalty'] = Convention(
     switch='a scheme of filter_penalty',
     values=('norms', 'squared norms'),
     moves='accuracy under small attacks',
-)
-
-# %% ../nbs/api/07_conventions.ipynb #2ed6e015
-TRAINED['weight decay of cosine layers'] = Convention(
-    paper='filter_frequency',
-    where='training',
-    says='not stated',
-    does='weight decay on the coefficients',
-    mathematics='in a basis that is not orthonormal this is not weight decay on weights',
-    switch="Recipe(weight_decay=) of 'WD' layers",
-    values=('on coefficients', 'on weights'),
-    moves='test accuracy',
 )

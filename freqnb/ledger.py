@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .basics import check_choice
+from .basics import Network, check_choice
 from .conventions import TRAINED, Convention
 from .evaluate import correct, high_coefficients, per_network, robust_correct
 from freqnb.layers import (
@@ -104,7 +104,7 @@ def _svd_channels(models, x, y, eps):
     return _shown(models, svd_split(x, _RADIUS)[0], y), _shown(models, whole, y)
 
 # %% ../nbs/api/08_ledger.ipynb #1ed6e016
-_SECTION_3 = dict(paper='high_frequency', where='section 3.1, equation 1')
+_SECTION_3 = dict(paper='high_frequency', where='section 3.1')
 CONVENTIONS['radius belongs to the low half'] = Convention(
     says='low where the distance is at most r',
     does='low where the distance is below r',
@@ -119,7 +119,7 @@ CONVENTIONS['radius belongs to the low half'] = Convention(
 # %% ../nbs/api/08_ledger.ipynb #2ed6e001
 CONVENTIONS['disk or square'] = Convention(
     says='a disk in Wang et al., a square in Huang et al.',
-    does='as each paper says',
+    does='a disk in that of Wang et al.; that of Huang et al. has no filter',
     mathematics='the square of half-width r holds the disk of radius r, and its corners',
     switch='low_pass(shape=)',
     values=("'circle'", "'square'"),
@@ -132,13 +132,13 @@ CONVENTIONS['disk or square'] = Convention(
 _HIGH = dict(
     paper='high_frequency',
     where='section 4.2, Table 1',
-    says='nothing',
-    does='each filtered image is divided by its maximum; negative pixels stay',
+    says='images have the standard pixel scale; how, it does not say',
+    does='each image to train on is divided by its maximum; negative pixels stay',
     switch='rescale(mode=)',
     moves='accuracy on the high half, r = 4',
 )
 CONVENTIONS['high half over its maximum'] = Convention(
-    mathematics='a factor for each image: it undoes nothing that the filter did',
+    mathematics='a factor for each image: contrast rises, the mean stays zero',
     values=("'raw'", "'max'"),
     measure=partial(_pixel_scale, mode='max'),
     **_HIGH,
@@ -157,7 +157,7 @@ CONVENTIONS['singular values by channel'] = Convention(
     paper='high_frequency',
     where='section 8',
     says='not stated',
-    does='not checked',
+    does='no such split in its TensorFlow files',
     mathematics='either is a split; gray images cannot tell them apart',
     switch='svd_split of each channel, or of all channels side by side',
     values=('each channel', 'all side by side'),
@@ -206,6 +206,29 @@ def _statistics(models, x, y, eps):
     renewed = [_fresh_statistics(model, x, y) for model in smoothed]
     return correct(smoothed, x, y), correct(renewed, x, y)
 
+# %% ../nbs/api/08_ledger.ipynb #2ed6e017
+def _in_training_mode(model:nn.Module)->Network:
+    "The network on a batch that is normalized by itself"
+    copied = copy.deepcopy(model).train()
+    return lambda images: copied(images)
+
+def _test_statistics(models, x, y, eps):
+    "Clean accuracy with the averages of training, and with the statistics of each test batch"
+    return correct(models, x, y), correct(list(map(_in_training_mode, models)), x, y)
+
+# %% ../nbs/api/08_ledger.ipynb #2ed6e018
+CONVENTIONS['batch norm when testing'] = Convention(
+    paper='high_frequency',
+    where='section 5.1',
+    says='the mean of a batch, scale 1, offset 0; nothing of testing',
+    does='statistics of each test batch; scale and offset are learned',
+    mathematics='the answer to an image depends on the others in its batch',
+    switch='model.eval()',
+    values=('averages of training', 'of the test batch'),
+    moves='clean accuracy',
+    measure=_test_statistics,
+)
+
 # %% ../nbs/api/08_ledger.ipynb #1ed6e023
 _SECTION_6 = dict(paper='high_frequency', where='section 6.3, equation 3, Table 2')
 CONVENTIONS['smoothing keeps the sum of a kernel'] = Convention(
@@ -221,8 +244,8 @@ CONVENTIONS['smoothing keeps the sum of a kernel'] = Convention(
 
 # %% ../nbs/api/08_ledger.ipynb #2ed6e003
 CONVENTIONS['smoothing over pixels'] = Convention(
-    says='neighbors in the image plane',
-    does='the PyTorch version smooths over channels: it expects kernels with channels last',
+    says='spatial neighbors in the kernel',
+    does='over pixels in TensorFlow; the PyTorch version expects channels last, and smooths over them',
     mathematics='only neighbors in the plane have to do with frequency',
     switch='smooth of the last two axes, or of the first two',
     values=('pixels', 'channels'),
@@ -233,8 +256,8 @@ CONVENTIONS['smoothing over pixels'] = Convention(
 
 # %% ../nbs/api/08_ledger.ipynb #1ed6e024
 CONVENTIONS['batch-norm statistics after smoothing'] = Convention(
-    says='the network has no batch normalization',
-    does='the same',
+    says='not stated',
+    does='the network has no batch normalization',
     mathematics='stored means and variances belong to the kernels before',
     switch='update_batch_norm',
     values=('kept', 'computed anew, on the images shown'),
@@ -266,8 +289,7 @@ def _attack_loss(models, x, y, eps):
 # %% ../nbs/api/08_ledger.ipynb #1ed6e027
 def _training_mode_pgd(model:nn.Module, x:Tensor, y:Tensor, eps:float)->Tensor:
     "PGD on a copy that normalizes each batch by itself"
-    copied = copy.deepcopy(model).train()
-    return pgd(lambda images: copied(images), x, y, eps, steps=_STEPS)
+    return pgd(_in_training_mode(model), x, y, eps, steps=_STEPS)
 
 def _crafting_mode(models, x, y, eps):
     "Accuracy under PGD crafted in evaluation mode, and in training mode; both are judged in evaluation mode"
@@ -291,9 +313,9 @@ def _clean_mistakes(models, x, y, eps):
 # %% ../nbs/api/08_ledger.ipynb #1ed6e029
 CONVENTIONS['symmetric window'] = Convention(
     paper='adversarial_frequency',
-    where='section 3, Table 1',
-    says='keep the B x B coefficients in the middle',
-    does='rows and columns from -B/2 to B/2 - 1',
+    where='Analysis, Table 1',
+    says='keep the B x B coefficients in the middle; we read it as -B/2 to B/2 - 1',
+    does='no filter in it',
     mathematics='without +B/2 the result is not real, and its imaginary part is dropped',
     switch='square_mask(symmetric=)',
     values=('True', 'False'),
@@ -302,10 +324,10 @@ CONVENTIONS['symmetric window'] = Convention(
 )
 
 # %% ../nbs/api/08_ledger.ipynb #2ed6e004
-_ATTACK = dict(paper='adversarial_frequency', where='Table 2', moves='accuracy under PGD-10')
+_ATTACK = dict(paper='adversarial_frequency', where='Experimental Settings', moves='accuracy under PGD-10')
 CONVENTIONS['random start'] = Convention(
-    says='a random start while training',
-    does='not checked',
+    says='PGD-20 with a random start; of training, nothing',
+    does='always random, in training and evaluation',
     mathematics='both are attacks; the lower accuracy is the better bound',
     switch='pgd(random_start=)',
     values=('True', 'False'),
@@ -316,7 +338,7 @@ CONVENTIONS['random start'] = Convention(
 # %% ../nbs/api/08_ledger.ipynb #1ed6e030
 CONVENTIONS['length of a PGD step'] = Convention(
     says='2/255 for eps 8/255, a quarter',
-    does='not checked',
+    does='the same, in training and evaluation',
     mathematics='both reach the border of the ball; 2.5 eps over the steps is usual',
     switch='pgd(alpha=)',
     values=('2.5 eps / steps', 'eps / 4'),
@@ -338,7 +360,7 @@ CONVENTIONS['C&W is a margin under PGD'] = Convention(
 # %% ../nbs/api/08_ledger.ipynb #1ed6e031
 CONVENTIONS['batch norm while crafting'] = Convention(
     says='not stated',
-    does='not checked',
+    does='evaluation mode, in training too',
     mathematics='in training mode the attack is on another function: other images of the batch take part',
     switch='evaluating(model)',
     values=('evaluation mode', 'training mode'),
@@ -349,7 +371,7 @@ CONVENTIONS['batch norm while crafting'] = Convention(
 # %% ../nbs/api/08_ledger.ipynb #2ed6e006
 CONVENTIONS['eps on pixels in [0, 1]'] = Convention(
     says='8/255',
-    does='normalization outside the network in the evaluation script only',
+    does='eps on pixels; normalizes after each step, by default in evaluation only',
     mathematics='eps after normalization is eps times the standard deviation on pixels',
     switch='pgd(eps=)',
     values=('eps', 'eps x standard deviation'),
@@ -360,7 +382,7 @@ CONVENTIONS['eps on pixels in [0, 1]'] = Convention(
 # %% ../nbs/api/08_ledger.ipynb #2ed6e007
 CONVENTIONS['clean mistakes stay mistakes'] = Convention(
     says='accuracy on adversarial images',
-    does='not checked',
+    does='mistakes may be undone: attacked images alone are scored',
     mathematics='no change at all is within eps: a clean mistake is not robust',
     switch='robust_correct, or correct of attacked images',
     values=('mistakes stay', 'mistakes may be undone'),
@@ -405,8 +427,8 @@ def _unitary(difference:Tensor, seed:int)->Tensor:
 CONVENTIONS['spectrum of the change'] = Convention(
     paper='adversarial_frequency',
     where='Figure 2',
-    says='the difference of the amplitude spectra',
-    does='not checked',
+    says='the absolute difference in the frequency domain, normalized',
+    does='no code for this figure',
     mathematics='sizes leave out phases: the size of a difference is at least the difference of sizes',
     switch='fft2(attacked - x), or abs(fft2(attacked)) - abs(fft2(x))',
     values=('of the change', 'difference of sizes'),
@@ -425,7 +447,7 @@ _EQUATION_2 = dict(
 CONVENTIONS['transform over classes alone'] = Convention(
     says='a transform of each image, over classes',
     does='one transform over batch and classes, then a mean',
-    mathematics='the second grows with the root of the batch size',
+    mathematics='a mean in place of a sum; grows with the root of the batch where images are unrelated',
     switch='logit_spectrum_distance(form=)',
     values=("'dft'", "'batch_dft'"),
     measure=partial(_logit_distances, other=DISTANCES['batch_dft']),

@@ -58,7 +58,7 @@ def square_mask(
     side:int, # Bandwidth B: rows and columns of coefficients kept
     symmetric:bool=True, # Keep `+side/2` as well as `-side/2`; `False` is the paper's half-open window
 )->Tensor: # Boolean `(h, w)`, zero frequency in the center
-    "A square of low frequencies (Huang et al. 2022, section 3)"
+    "A square of low frequencies (Huang et al. 2022, Analysis)"
     if int(side) != side or side < 1:
         raise ValueError(f'a bandwidth is a whole number >= 1, got {side!r}')
     start, stop = -(side // 2), side - side // 2 - 1
