@@ -23,14 +23,16 @@ from .basics import Attack, computes_bfloat16
 from .bench_images import picture_loader
 from .bench_rounds import Contestant, Pair, Row, timed
 from .data import load, sources
-from .evaluate import robust_correct
+from .evaluate import fourier_heatmap, fourier_wave, robust_correct
 from .images import Images, batches
+from .kept import keeping_nothing
 from .layers import DCTSignalConv2d, fold, to_dct
 from .loop import Feed, State, epoch_seed, train_epoch
 from .models import create, predict
 from .objectives import cross_entropy
 from .penalties import filter_penalty, penalized_layers
 from .recipe import Recipe, lr_factor, make_optimizer, precision_on
+from .ring_measures import ring_heatmap
 
 # %% ../nbs/api/09_bench_networks.ipynb #43620e2c
 def _plain_steps(model:nn.Module, optimizer:torch.optim.Optimizer, feed:Iterable)->None:
@@ -287,6 +289,43 @@ def _attack_rows()->list[Row]:
             rows.append(Row(name + suffix, what, goal, setup, long=True))
     return rows
 
+# %% ../nbs/api/09_bench_networks.ipynb #9ea70002
+def _heat_loop(network:nn.Module, x:Tensor, y:Tensor)->Tensor:
+    "Error rate under each wave `(H, W)`, zero frequency in the center"
+    n, channels, h, w = x.shape
+    draw = torch.Generator().manual_seed(0)
+    signs = 2 * torch.randint(2, (n, channels, 1, 1), generator=draw) - 1
+    length = 4 * (h * w / 3072) ** 0.5
+    rate = torch.zeros(h, w)
+    for i, j in itertools.product(range(h), range(w)):
+        moved = x + length * signs * fourier_wave(h, w, i, j).float()
+        with torch.no_grad():
+            wrong = network(moved.clamp(0, 1)).argmax(1) != y
+        rate[i, j] = wrong.float().mean()
+    return torch.fft.fftshift(rate)
+
+# %% ../nbs/api/09_bench_networks.ipynb #9ea70004
+def _heat_map(heat_map:Callable, n:int=10, width:int=8, side:int=28)->Pair:
+    "A heat map of a small network, and that of the plain loop; nothing is kept between rounds"
+    network = create('resnet9', width=width, channels=1).eval()
+    x, y = torch.rand(n, 1, side, side), torch.randint(10, (n,))
+    peer = _channels_first(network)
+
+    def ours():
+        with keeping_nothing():
+            heat_map(network, x, y)
+
+    return timed(ours), timed(lambda: _heat_loop(peer, x, y))
+
+# %% ../nbs/api/09_bench_networks.ipynb #9ea70005
+def _heat_rows()->list[Row]:
+    "Fourier heat maps"
+    what = 'Fourier heat map of a small ResNet-9 on 10 images of 28 x 28{}; peer: a loop over all waves'
+    return [
+        Row('heatmap', what.format(''), 0.60, partial(_heat_map, fourier_heatmap)),
+        Row('heatmap_rings', what.format(', by rings'), 0.10, partial(_heat_map, ring_heatmap)),
+    ]
+
 # %% ../nbs/api/09_bench_networks.ipynb #8f21de27
 class _Watch:
     "A feed that stops the clock after every few images, asks for the accuracy, and ends where it is reached"
@@ -398,5 +437,5 @@ def _time_row(root:str|None)->Row:
 def network_rows(
     root:str|None=None, # Folder of Fashion-MNIST; where `freqnb data` looks when left out
 )->list[Row]: # In the order they are measured
-    "Training, predicting, penalizing and attacking"
-    return [*_step_rows(), *_cosine_rows(), *_attack_rows(), _time_row(root)]
+    "Training, predicting, penalizing, attacking and looking at waves"
+    return [*_step_rows(), *_cosine_rows(), *_attack_rows(), *_heat_rows(), _time_row(root)]
