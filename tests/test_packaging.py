@@ -32,10 +32,11 @@ from test_floors import API, MODULES, OTHERS, ROOT
 import freqnb
 
 FLOORS = {o.stem.partition('_')[2]: int(o.stem.partition('_')[0]) for o in API}
-PEERS = dict(
-    bench_images={'imagecorruptions', 'scikit-image', 'skimage'},
-    bench_networks={'torchattacks'},
-)  # rows are skipped where they are not; they belong into an environment of their own
+PEERS = {
+    'bench_images': {'imagecorruptions', 'scikit-image', 'skimage'},
+    'bench_networks': {'torchattacks'},
+    '07_peers': {'torchattacks', 'foolbox'},
+}  # rows are skipped where they are not; they belong into an environment of their own
 EVERYTHING = ('requirements', 'coco_requirements', 'cluster_requirements', 'models_requirements', 'dev_requirements')
 EXTRAS = {
     '07_detection': 'coco_requirements',
