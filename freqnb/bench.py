@@ -87,8 +87,13 @@ def table(
 )->Table: # With the machines they were measured on
     "Results side by side: the median of the rounds, and how far they lie apart"
     columns = ['row', 'ours; peer', 'ours / peer', 'range', 'goal', 'verdict', 'rounds', 'median seconds']
-    machines = '; '.join(sorted({r.machine for r in results})) or 'nothing is kept yet'
-    return Table(columns, [[r.name, r.what, *r.cells()] for r in results], machines)
+    rows = [[r.name, r.what, *r.cells()] for r in results]
+    machines = sorted({r.machine for r in results})
+    if len(machines) < 2:
+        return Table(columns, rows, ''.join(machines) or 'nothing is kept yet')
+    numbered = [[*cells, machines.index(r.machine) + 1] for cells, r in zip(rows, results)]
+    about = '; '.join(f'{number}: {name}' for number, name in enumerate(machines, 1))
+    return Table([*columns, 'machine'], numbered, about)
 
 # %% ../nbs/api/10_bench.ipynb #d414e662
 def bench(
