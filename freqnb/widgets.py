@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../nbs/api/05_widgets.ipynb #a7f5f593
-from .basics import Network, settings
+from .basics import Network, check_choice, settings
 from .drawing import draw_parts, encode, pixels, tiles
 from .models import predict
 from .plots import displayed
@@ -47,6 +47,20 @@ const show=()=>{
  image.src='data:image/webp;base64,'+frames[at];
 };
 inputs.forEach(input=>{input.disabled=false;input.addEventListener('input',show);});
+box.querySelectorAll('button').forEach(button=>{
+ const input=button.parentElement.querySelector('input');
+ let timer=0;
+ const stop=()=>{timer=clearInterval(timer);button.textContent='Play';};
+ const step=()=>{input.stepUp();show();if(input.value===input.max)stop();};
+ button.disabled=false;
+ button.addEventListener('click',()=>{
+  if(timer)return stop();
+  if(input.value===input.max)input.value=0;
+  button.textContent='Pause';
+  timer=setInterval(step,500);
+  show();
+ });
+});
 box.querySelector('small').remove();
 show();
 """.replace('\n', '')
@@ -62,10 +76,13 @@ def _start(
     return tuple((len(values) - 1) // 2 for values in labels.values())
 
 # %% ../nbs/api/05_widgets.ipynb #55177645
+_PLAY = '<button type="button" disabled style="min-width:4.5rem;min-height:2rem">Play</button>'
+
 def _slider_html(
     name:str, # The axis
     labels:list[str], # A label for each of its values
     at:int, # The value it stands at, from 0
+    plays:bool=False, # Whether a button moves it to the end, step by step
 )->str: # A labeled slider, disabled until the handler runs
     "An axis as HTML"
     return (
@@ -75,7 +92,9 @@ def _slider_html(
         f'data-lm-suppress-shortcuts="true" aria-valuetext="{escape(labels[at])}" '
         f'data-labels="{escape(json.dumps(labels, ensure_ascii=False))}" '
         f'style="flex:1;min-width:6rem;height:2rem;margin:0 .75rem"></label>'
-        f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output></div>'
+        f'<output aria-live="off" style="min-width:4em">{escape(labels[at])}</output>'
+        + _PLAY * plays
+        + '</div>'
     )
 
 # %% ../nbs/api/05_widgets.ipynb #c72ad829
@@ -84,11 +103,14 @@ def _explorer_html(
     axes:dict[str, list[str]], # For each axis the labels of its values
     alt:str, # What the pictures show
     width:int, # Width of a picture, in pixels
+    play:str|None=None, # The axis that has a button to play it
 )->str: # The same text for the same pictures
     "Pictures and their sliders as HTML"
     stored = [b64encode(frame).decode() for frame in frames]
     start = _start(axes)
-    sliders = [_slider_html(name, labels, at) for (name, labels), at in zip(axes.items(), start)]
+    sliders = [
+        _slider_html(name, labels, at, name == play) for (name, labels), at in zip(axes.items(), start)
+    ]
     positions = [range(len(labels)) for labels in axes.values()]
     first = [*product(*positions)].index(start)
     return (
@@ -206,6 +228,17 @@ def _stacked(
     spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(alt)}</span>')
     return VBox([*sliders, spoken, image, message]).add_class('freqnb-live')
 
+# %% ../nbs/api/05_widgets.ipynb #e8c21962
+def _player(
+    slider:Any, # ipywidgets slider
+)->Any: # An ipywidgets box
+    "The slider, and buttons that play it"
+    from ipywidgets import HBox, Play, jslink
+
+    play = Play(min=0, max=len(slider.options) - 1, interval=500)
+    jslink((play, 'value'), (slider, 'index'))
+    return HBox([slider, play])
+
 # %% ../nbs/api/05_widgets.ipynb #e8c21963
 class Explorer:
     "Sliders over the pictures that `f` returns, live with a kernel and stored without one"
@@ -213,10 +246,13 @@ class Explorer:
         f:Callable[..., Any], # `f(**values)` returns a picture: see `pixels`
         /, *,
         alt:str|None=None, # What the pictures show, for those who cannot see them; None names `f` and its axes
+        play:str|None=None, # An axis that a button plays as an animation, such as 'epoch'
         **axes:Iterable, # For each argument of `f` the values it may take
     ):
-        self.f = f
+        self.f, self.play = f, play
         self.axes = _values_by_axis(axes)
+        if play is not None:
+            check_choice('play', play, axes)
         self.labels = {name: list(map(_label, values)) for name, values in self.axes.items()}
         self.alt = alt or f'{getattr(f, "__name__", "picture")} by {" and ".join(axes)}'
         self._frames = {}
@@ -240,7 +276,8 @@ class Explorer:
     @cached_property
     def widget(self)->Any:
         "Sliders, picture and message, one under the other"
-        return _stacked(self.sliders.values(), self.image, self.message, self.alt)
+        rows = [_player(slider) if name == self.play else slider for name, slider in self.sliders.items()]
+        return _stacked(rows, self.image, self.message, self.alt)
 
 # %% ../nbs/api/05_widgets.ipynb #3a20be8e
 @patch
@@ -292,7 +329,7 @@ def html(self:Explorer)->str:
         )
     frames = [self.frame(*place) for place in self.places()]
     width = Image.open(BytesIO(frames[0])).width
-    return _explorer_html(frames, self.labels, self.alt, width)
+    return _explorer_html(frames, self.labels, self.alt, width, self.play)
 
 # %% ../nbs/api/05_widgets.ipynb #c1e504f2
 @patch

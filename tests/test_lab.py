@@ -11,6 +11,9 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import torch
+
+from freqnb.widgets import Explorer
 
 CELLS = [
     """from freqnb.spectrum import low_pass
@@ -178,3 +181,29 @@ def test_a_live_slider_and_what_is_left_of_it(lab, tab):
     assert page.get_by_text('model not found').locator('visible=true').count() == 0
     assert page.locator('.freqnb-explorer input[type=range]').is_enabled(), 'the page works as it was saved'
     assert tab.outside == []
+
+
+def test_a_film_plays_to_its_end_and_pauses(tab):
+    "The button moves the slider step by step; a second press stops it, and at the end it stops by itself"
+
+    def shade(epoch):
+        return torch.full((8, 8), epoch / 6)
+
+    film = Explorer(shade, epoch=range(1, 7), play='epoch', alt='A square that grows brighter')
+    page = tab.page
+    page.set_content(film.html())
+    slider, button = page.locator('input[type=range]'), page.get_by_role('button')
+    assert slider.input_value() == '2'
+    first = page.locator('img').get_attribute('src')
+    button.press('Enter')
+    assert button.inner_text() == 'Pause'
+    page.wait_for_function("document.querySelector('input').value === '3'")
+    button.click()
+    page.wait_for_timeout(1200)
+    assert slider.input_value() == '3' and page.locator('img').get_attribute('src') != first
+    button.click()
+    page.wait_for_function("document.querySelector('input').value === '5'")
+    assert button.inner_text() == 'Play' and page.locator('output').inner_text() == '6'
+    button.click()
+    page.wait_for_function("document.querySelector('input').value === '0'")
+    assert tab.errors == []
