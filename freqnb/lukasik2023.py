@@ -40,7 +40,7 @@ def base(
         images=pick(None, smoke=512, demo=2000),
         optimizer='adamw',
         batch_size=pick(128, gpu=256, paper=256),
-        epochs=pick(smoke=1, demo=8, laptop=10, gpu=30, paper=125),
+        epochs=pick(smoke=1, demo=6, laptop=10, gpu=30, paper=125),
         label_smoothing=0.0,
     )
     return Recipe(**values | NETWORKS[model] | changes | dict(scale=scale))
