@@ -98,7 +98,7 @@ def _forest(
     effect = claim.effect
     low, value, high = (position(o - claim.threshold) for o in (effect.low, effect.value, effect.high))
     band = ''
-    if claim.kind == 'equivalent':
+    if claim.margin is not None:
         edge = position(claim.margin)
         band = f'<rect class="band" x="{100 - edge:.1f}" y="4" width="{2 * edge - 100:.1f}" height="16"/>'
     return (
@@ -231,8 +231,8 @@ and <b>contradicted</b> are said only on the paper's own images and network. Els
 <b>opposite here</b>: that is said of this setting, and not of the paper. <b>Undecided</b> means that the interval
 contains the threshold.</p>
 <p>In a bar, the mark is the effect, the line its interval, and the broken line in the middle the threshold. All bars
-share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond. A shaded band is what counts as no
-difference.</p>
+share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond; what lies farther out ends at its edge. A
+shaded band is what counts as no difference, where a claim states it.</p>
 """
 
 # %% ../nbs/api/08_board.ipynb #21552187

@@ -31,9 +31,9 @@ def _claims_that_say(record:Record, sentences:Sequence[str])->list[Claim]:
 
 # %% ../nbs/api/08_opening.ipynb #0a11c008
 _WORDS = {
-    'holds': 'Yes, here:',
-    'opposite': 'The opposite, here:',
-    'no difference': 'No difference, here:',
+    'holds': 'True here:',
+    'opposite': 'False here:',
+    'no difference': 'No difference here:',
     'undecided': 'Not decided here:',
 }
 
@@ -41,6 +41,10 @@ def _answer(claim:Claim)->str:
     "A claim as an answer: verdict, sentence, effect"
     word = _WORDS[claim.outcome] if claim.lacking or claim.control else f'{claim.verdict.capitalize()}:'
     return f'{word} {claim.says[0].lower()}{claim.says[1:]}'
+
+def _measured(claim:Claim)->str:
+    "What was measured, with a sign for minus that is no hyphen"
+    return claim.measured.replace(' - ', ' \u2212 ')
 
 # %% ../nbs/api/08_opening.ipynb #0a11c009
 def _two_digits(value:float)->str:
@@ -72,7 +76,14 @@ def _catch(claim:Claim)->str:
         return 'Asked by us, and by no paper.'
     if not claim.lacking:
         return 'Measured in the setting of the paper.'
-    return f'Otherwise than in the paper: {"; ".join(claim.lacking)}.'
+    by_aspect = {}
+    for words in claim.lacking:
+        aspect, _, what = words.partition(': ')
+        by_aspect.setdefault(aspect, []).append(what)
+    told = '; '.join(
+        f'{aspect}: {", ".join(parts)}'.removesuffix(': ') for aspect, parts in by_aspect.items()
+    )
+    return f'Otherwise than in the paper: {told}.'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00c
 def _span(claims:Sequence[Claim])->tuple[float,float]:
@@ -109,6 +120,7 @@ def _bar(claim:Claim, low:float, high:float)->str:
 class InShort:
     "Answers with what they rest on, as HTML; as text where there is none"
     answers:list[str] # A sentence each, with its effect and interval
+    keys:list[str] # What a guess about each would be called
     bars:list[str] # The effect of each as HTML; empty where there is none
     badge:str # Images and networks
     catch:str # What is otherwise than in the paper
@@ -116,13 +128,15 @@ class InShort:
     def __repr__(self): return '\n'.join([*self.answers, self.catch, self.badge])
 
     def _repr_html_(self):
-        pairs = zip(self.answers, self.bars, strict=True)
-        answers = ''.join(f'<li>{escape(answer)}{bar}</li>' for answer, bar in pairs)
+        parts = zip(self.answers, self.keys, self.bars, strict=True)
+        answers = ''.join(
+            f'<li data-key="{escape(key)}">{escape(answer)}{bar}</li>' for answer, key, bar in parts
+        )
         badge = f'<small class="badge">{escape(self.badge)}</small>'
         return (
             f'<div class="in-short" style="max-width:42rem"><p><strong>In short</strong> {badge}</p>'
             f'<ul>{answers}</ul><p>{escape(self.catch)} '
-            'Bars: effect and 95% interval; dotted: what it has to exceed.</p></div>'
+            'Bars: effect and 95% interval; dotted: the value it is compared with.</p></div>'
         )
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00e
@@ -135,13 +149,14 @@ def in_short(
     record = record or best_committed(name)
     if record is None:
         return InShort(
-            ['Nothing is recorded yet: run this page, and its claims are at the end.'], [''], name, ''
+            ['Nothing is recorded yet: run this page, and its claims are at the end.'], [''], [''], name, ''
         )
     claims = _claims_that_say(record, says)
-    answers = [f'{_answer(claim)} ({claim.measured}: {_interval(claim.effect)}).' for claim in claims]
+    answers = [f'{_answer(claim)} ({_measured(claim)}: {_interval(claim.effect)}).' for claim in claims]
+    keys = [f'{name} {claim.says}' for claim in claims]
     span = _span(claims)
     bars = [_bar(claim, *span) for claim in claims]
-    return InShort(answers, bars, _badge(claims[0], record), _catch(claims[0]))
+    return InShort(answers, keys, bars, _badge(claims[0], record), _catch(claims[0]))
 
 # %% ../nbs/api/08_opening.ipynb #0a11c012
 _CHOSEN = """
@@ -207,15 +222,16 @@ def guess(
     record = record or best_committed(name)
     if record is None:
         return Guess(question, list(options), 0, 'Nothing is recorded yet.', f'{name} {metric}')
-    values = record.metrics | {claim.says: claim.effect for claim in record.claims}
+    claims = {claim.says: claim for claim in record.claims}
+    values = record.metrics | {says: claim.effect for says, claim in claims.items()}
     if metric not in values:
         raise ValueError(
             f'{metric!r} is neither a metric nor a claim of {name}; expected one of {list(values)}'
         )
     effect = values[metric]
-    result = (
-        f'{metric}: {_interval(effect)}; {record.source}, {effect.n:,} images, {effect.seeds} network(s).'
-    )
+    told = f'{_answer(claims[metric])} ({_measured(claims[metric])}' if metric in claims else f'({metric}'
+    seeds = f'{effect.seeds} network{"s" if effect.seeds > 1 else ""}'
+    result = f'{told}: {_interval(effect)}); {record.source}, {effect.n:,} images, {seeds}.'
     return Guess(question, list(options), _which(effect.value, options), result, f'{name} {metric}')
 
 # %% ../nbs/api/08_opening.ipynb #0a11c019

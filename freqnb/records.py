@@ -57,18 +57,22 @@ def _aligned(rows:Sequence[Sequence])->list[str]:
 # %% ../nbs/api/06_records.ipynb #da4fca15
 @dataclass
 class Table:
-    "A table that shows as HTML in a notebook and as aligned text in a terminal"
+    "A table that shows as HTML in a notebook and as aligned text in a terminal; its caption where it has no rows"
     columns:Sequence[str]
     rows:Sequence[Sequence] # Anything `str` can show
     caption:str = ''
 
     def _repr_html_(self)->str:
+        if self.caption and not self.rows:
+            return f'<p>{html.escape(self.caption)}</p>'
         caption = f'<caption>{html.escape(self.caption)}</caption>' if self.caption else ''
         head = _html_row('th', self.columns)
         body = '\n'.join(_html_row('td', cells) for cells in self.rows)
         return f'<table>{caption}\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table>'
 
     def __repr__(self)->str:
+        if self.caption and not self.rows:
+            return self.caption
         caption = [self.caption] if self.caption else []
         return '\n'.join(_aligned([self.columns, *self.rows]) + caption)
 

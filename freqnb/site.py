@@ -94,6 +94,9 @@ config._load_toml = cache(config._load_toml)
 proc_nbs('nbs', force=True, n_workers=0)
 """
 
+# %% ../nbs/api/11_site.ipynb #60ea0421
+_FUNCTION = re.compile(r'<function ([\w.]+) at 0x[0-9a-f]+>')  # A default, as Python shows it
+
 # %% ../nbs/api/11_site.ipynb #60ea0420
 def _stage(
     root:Path, # Root of the repository
@@ -113,6 +116,8 @@ def _stage(
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'nbdev could not process the notebooks:\n{done.stderr[-1500:]}')
+    for file in (work / '_proc').rglob('*.ipynb'):
+        file.write_text(_FUNCTION.sub(r'\1', file.read_text('utf-8')), 'utf-8')
     return work / '_proc'
 
 # %% ../nbs/api/11_site.ipynb #f67410be

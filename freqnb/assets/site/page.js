@@ -56,6 +56,27 @@
     ways.append(button);
   }
 
+  // ---- an answer that the reader is to guess is covered until then, or until it is asked for
+  all('.freqnb-guess').forEach((box) => {
+    const told = all('.in-short li').find((item) => item.dataset.key === box.dataset.key);
+    if (!told || box.querySelector('input:checked')) return;
+    const cover = document.createElement('li');
+    const link = document.createElement('a');
+    const button = document.createElement('button');
+    box.id = 'guess';
+    link.href = '#guess';
+    link.textContent = box.querySelector('legend').textContent;
+    button.type = 'button';
+    button.textContent = 'Show the answer';
+    cover.append('Guess first: ', link, ' ', button);
+    const uncover = () => { cover.remove(); told.hidden = false; };
+    button.addEventListener('click', uncover);
+    box.addEventListener('change', uncover, { once: true });
+    addEventListener('beforeprint', uncover);
+    told.hidden = true;
+    told.before(cover);
+  });
+
   // ---- the contents show where the reader is
   const links = all('.contents a');
   const marks = links.map((link) => document.getElementById(decodeURIComponent(link.hash.slice(1))));
