@@ -231,8 +231,8 @@ and <b>contradicted</b> are said only on the paper's own images and network. Els
 <b>opposite here</b>: that is said of this setting, and not of the paper. <b>Undecided</b> means that the interval
 contains the threshold.</p>
 <p>In a bar, the mark is the effect, the line its interval, and the broken line in the middle the threshold. All bars
-share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond; what lies farther out ends at its edge. A
-shaded band is what counts as no difference, where a claim states it.</p>
+share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond; what lies farther out ends at its
+edge. A shaded band is what counts as no difference, where a claim states it.</p>
 """
 
 # %% ../nbs/api/08_board.ipynb #21552187

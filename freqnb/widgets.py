@@ -31,22 +31,8 @@ from .spectrum import split_bands, svd_split
 
 _all_ = ['encode', 'pixels', 'tiles']
 
-# %% ../nbs/api/05_widgets.ipynb #91126c8e
-_HANDLER = """
-this.removeAttribute('onload');
-const image=this,box=image.closest('.freqnb-explorer'),frames=image.dataset.frames.split(' ');
-const inputs=[...box.querySelectorAll('input')],outputs=box.querySelectorAll('output');
-const show=()=>{
- let at=0;
- inputs.forEach((input,i)=>{
-  const labels=JSON.parse(input.dataset.labels),label=labels[input.value];
-  at=at*labels.length+Number(input.value);
-  input.setAttribute('aria-valuetext',label);
-  outputs[i].value=label;
- });
- image.src='data:image/webp;base64,'+frames[at];
-};
-inputs.forEach(input=>{input.disabled=false;input.addEventListener('input',show);});
+# %% ../nbs/api/05_widgets.ipynb #91126c8f
+_PLAYS = """
 box.querySelectorAll('button').forEach(button=>{
  const input=button.parentElement.querySelector('input');
  let timer=0;
@@ -61,9 +47,30 @@ box.querySelectorAll('button').forEach(button=>{
   show();
  });
 });
+""".replace('\n', '')
+
+# %% ../nbs/api/05_widgets.ipynb #91126c8e
+_HANDLER = (
+    """
+this.removeAttribute('onload');
+const image=this,box=image.closest('.freqnb-explorer'),frames=image.dataset.frames.split(' ');
+const inputs=[...box.querySelectorAll('input')],outputs=box.querySelectorAll('output');
+const show=()=>{
+ let at=0;
+ inputs.forEach((input,i)=>{
+  const labels=JSON.parse(input.dataset.labels),label=labels[input.value];
+  at=at*labels.length+Number(input.value);
+  input.setAttribute('aria-valuetext',label);
+  outputs[i].value=label;
+ });
+ image.src='data:image/webp;base64,'+frames[at];
+};
+inputs.forEach(input=>{input.disabled=false;input.addEventListener('input',show);});
 box.querySelector('small').remove();
 show();
 """.replace('\n', '')
+    + _PLAYS
+)
 
 # %% ../nbs/api/05_widgets.ipynb #f6346dc6
 _STILL = 'A still picture: the notebook is not trusted, or scripts are off.'
@@ -176,10 +183,13 @@ def _axis_values(
 # %% ../nbs/api/05_widgets.ipynb #cc513417
 def _values_by_axis(
     axes:dict[str, Iterable], # For each axis its values
+    play:str|None, # The axis that is played
 )->dict[str, list]: # The same as lists
     "The values of all axes, at least one axis"
     if not axes:
         raise ValueError('no axes; expected at least one, such as radius=range(1, 17)')
+    if play is not None:
+        check_choice('play', play, axes)
     return {name: _axis_values(name, values) for name, values in axes.items()}
 
 # %% ../nbs/api/05_widgets.ipynb #208d0033
@@ -215,19 +225,6 @@ def _live_message()->Any: # An ipywidgets line of text
 
     return Label()
 
-# %% ../nbs/api/05_widgets.ipynb #3bf864f6
-def _stacked(
-    sliders:Iterable, # ipywidgets sliders
-    image:Any, # ipywidgets picture
-    message:Any, # The line under it
-    alt:str, # What the picture shows
-)->Any: # An ipywidgets box
-    "Widgets one under the other, with the alternative text for screen readers alone"
-    from ipywidgets import HTML, VBox
-
-    spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(alt)}</span>')
-    return VBox([*sliders, spoken, image, message]).add_class('freqnb-live')
-
 # %% ../nbs/api/05_widgets.ipynb #e8c21962
 def _player(
     slider:Any, # ipywidgets slider
@@ -239,6 +236,21 @@ def _player(
     jslink((play, 'value'), (slider, 'index'))
     return HBox([slider, play])
 
+# %% ../nbs/api/05_widgets.ipynb #3bf864f6
+def _stacked(
+    sliders:dict[str, Any], # ipywidgets sliders by axis
+    play:str|None, # The axis that is played
+    image:Any, # ipywidgets picture
+    message:Any, # The line under it
+    alt:str, # What the picture shows
+)->Any: # An ipywidgets box
+    "Widgets one under the other, with the alternative text for screen readers alone"
+    from ipywidgets import HTML, VBox
+
+    spoken = HTML(f'<span style="position:absolute;clip-path:inset(50%)">{escape(alt)}</span>')
+    rows = [_player(slider) if name == play else slider for name, slider in sliders.items()]
+    return VBox([*rows, spoken, image, message]).add_class('freqnb-live')
+
 # %% ../nbs/api/05_widgets.ipynb #e8c21963
 class Explorer:
     "Sliders over the pictures that `f` returns, live with a kernel and stored without one"
@@ -249,13 +261,10 @@ class Explorer:
         play:str|None=None, # An axis that a button plays as an animation, such as 'epoch'
         **axes:Iterable, # For each argument of `f` the values it may take
     ):
-        self.f, self.play = f, play
-        self.axes = _values_by_axis(axes)
-        if play is not None:
-            check_choice('play', play, axes)
+        self.f, self.play, self._frames = f, play, {}
+        self.axes = _values_by_axis(axes, play)
         self.labels = {name: list(map(_label, values)) for name, values in self.axes.items()}
         self.alt = alt or f'{getattr(f, "__name__", "picture")} by {" and ".join(axes)}'
-        self._frames = {}
         self._draw_first()
 
     @cached_property
@@ -276,8 +285,7 @@ class Explorer:
     @cached_property
     def widget(self)->Any:
         "Sliders, picture and message, one under the other"
-        rows = [_player(slider) if name == self.play else slider for name, slider in self.sliders.items()]
-        return _stacked(rows, self.image, self.message, self.alt)
+        return _stacked(self.sliders, self.play, self.image, self.message, self.alt)
 
 # %% ../nbs/api/05_widgets.ipynb #3a20be8e
 @patch
