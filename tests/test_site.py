@@ -256,6 +256,24 @@ def test_all_code_of_a_page_is_shown_and_hidden(address, tab):
     assert shown.count() == 0
 
 
+@pytest.mark.parametrize('asks', [True, False])
+def test_a_guess_covers_its_answer(address, tab, asks):
+    "The answer in short appears once the reader has guessed, or has asked for it; a guess that is kept leaves it open"
+    page = tab.page
+    page.goto(address + 'adversarial_frequency/low_pass.html')
+    box = page.locator('.freqnb-guess')
+    told = page.locator(f'.in-short li[data-key="{box.get_attribute("data-key")}"]')
+    assert told.is_hidden() and page.locator('.in-short li:visible').count() > 1
+    if asks:
+        page.get_by_role('button', name='Show the answer').click()
+    else:
+        page.get_by_role('link', name=box.locator('legend').inner_text()).click()
+        box.locator('input').first.check()
+    assert told.is_visible() and page.get_by_role('button', name='Show the answer').count() == 0
+    page.reload()
+    assert told.is_visible() == (not asks)
+
+
 def brightness(page):
     "Mean of red, green and blue behind the text"
     color = page.evaluate('() => getComputedStyle(document.body).backgroundColor')
