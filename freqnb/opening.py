@@ -108,9 +108,11 @@ def _bar(claim:Claim, low:float, high:float)->str:
     ends = at(effect.low), at(effect.high)
     marks = (
         _mark(at(claim.threshold), 0, 'top:0;height:100%;border-left:2px dotted currentColor')
-        + _mark(ends[0], ends[1] - ends[0], 'top:45%;height:2px;background:#0072B2')
+        + _mark(ends[0], ends[1] - ends[0], 'top:45%;height:2px;background:var(--accent,#0072B2)')
         + _mark(
-            at(effect.value), 0, 'top:25%;height:.6rem;border-left:.6rem solid #0072B2;margin-left:-.3rem'
+            at(effect.value),
+            0,
+            'top:25%;height:.6rem;border-left:.6rem solid var(--accent,#0072B2);margin-left:-.3rem',
         )
     )
     return f'<div aria-hidden="true" style="position:relative;height:1.2rem">{marks}</div>'
