@@ -83,7 +83,10 @@ def _start(
     return tuple((len(values) - 1) // 2 for values in labels.values())
 
 # %% ../nbs/api/05_widgets.ipynb #55177645
-_PLAY = '<button type="button" disabled style="min-width:4.5rem;min-height:2rem">Play</button>'
+_PLAY = (
+    '<button type="button" disabled style="min-width:4.5rem;min-height:2rem;background:none;color:inherit;'
+    'border:1px solid currentColor;border-radius:.3rem">Play</button>'
+)
 
 def _slider_html(
     name:str, # The axis
