@@ -81,4 +81,4 @@ def between(
         check_choice('a measure', name, self.names)
     place = self.names.index(one), self.names.index(other)
     value, low, high = (table[place].item() for table in (self.rho, self.low, self.high))
-    return Estimate(value, low, high, self.n, self.n)
+    return Estimate(value, low, high, self.n, self.n, fixed=True)

@@ -158,7 +158,8 @@ def in_short(
     keys = [f'{name} {claim.says}' for claim in claims]
     span = _span(claims)
     bars = [_bar(claim, *span) for claim in claims]
-    return InShort(answers, keys, bars, _badge(claims[0], record), _catch(claims[0]))
+    told = next((claim for claim in claims if not claim.control), claims[0])
+    return InShort(answers, keys, bars, _badge(told, record), _catch(told))
 
 # %% ../nbs/api/08_opening.ipynb #0a11c012
 _CHOSEN = """
