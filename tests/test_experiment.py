@@ -237,7 +237,7 @@ HUANG = dict(
 LUKASIK = dict(
     paper=dict(batch_size=256, epochs=125),
     smoke=dict(images=512, epochs=1),
-    demo=dict(images=2000, epochs=8),
+    demo=dict(images=2000, epochs=6),
     laptop=dict(epochs=10),
     gpu=dict(batch_size=256, epochs=30),
 )
