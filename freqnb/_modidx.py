@@ -1160,6 +1160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.opening._interval': ('api/opening.html#_interval', 'freqnb/opening.py'),
                                 'freqnb.opening._mark': ('api/opening.html#_mark', 'freqnb/opening.py'),
                                 'freqnb.opening._measured': ('api/opening.html#_measured', 'freqnb/opening.py'),
+                                'freqnb.opening._networks': ('api/opening.html#_networks', 'freqnb/opening.py'),
                                 'freqnb.opening._span': ('api/opening.html#_span', 'freqnb/opening.py'),
                                 'freqnb.opening._two_digits': ('api/opening.html#_two_digits', 'freqnb/opening.py'),
                                 'freqnb.opening._which': ('api/opening.html#_which', 'freqnb/opening.py'),

@@ -63,12 +63,15 @@ def _interval(effect:Estimate)->str:
     return f'{_two_digits(effect.value)} [{_two_digits(effect.low)}, {_two_digits(effect.high)}]'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00b
+def _networks(effect:Estimate)->str:
+    "How many networks were measured"
+    return f'{effect.seeds} network{"s" if effect.seeds > 1 else ""}' if effect.seeds else 'no network'
+
 def _badge(claim:Claim, record:Record)->str:
     "Images, networks, how many of each; no images where they are no sample, but layers of the networks"
-    effect, seeds = claim.effect, claim.effect.seeds
+    effect = claim.effect
     images = '' if effect.fixed else f'{effect.n:,} test images, '
-    networks = f'{seeds} network{"s" if seeds > 1 else ""}' if seeds else 'no network'
-    return f'{claim.setting or record.source}; {images}{networks}; scale {record.scale}'
+    return f'{claim.setting or record.source}; {images}{_networks(effect)}; scale {record.scale}'
 
 def _catch(claim:Claim)->str:
     "What is otherwise than in the paper"
@@ -233,8 +236,8 @@ def guess(
         )
     effect = values[metric]
     told = f'{_answer(claims[metric])} ({_measured(claims[metric])}' if metric in claims else f'({metric}'
-    seeds = f'{effect.seeds} network{"s" if effect.seeds > 1 else ""}'
-    result = f'{told}: {_interval(effect)}); {record.source}, {effect.n:,} images, {seeds}.'
+    images = '' if effect.fixed else f'{effect.n:,} images, '
+    result = f'{told}: {_interval(effect)}); {record.source}, {images}{_networks(effect)}.'
     return Guess(question, list(options), _which(effect.value, options), result, f'{name} {metric}')
 
 # %% ../nbs/api/08_opening.ipynb #0a11c019
