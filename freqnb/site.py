@@ -86,12 +86,14 @@ def _copy_sources(
 
 # %% ../nbs/api/11_site.ipynb #36798910
 _CALL = """
+import os
 from functools import cache
 from nbdev import config
 from nbdev.serve import proc_nbs
 
 config._load_toml = cache(config._load_toml)
 proc_nbs('nbs', force=True, n_workers=0)
+os._exit(0)
 """
 
 # %% ../nbs/api/11_site.ipynb #60ea0421
