@@ -518,6 +518,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'freqnb.experiment.Experiment.seeds': ('api/experiment.html#experiment.seeds', 'freqnb/experiment.py'),
                                    'freqnb.experiment.Experiment.table': ('api/experiment.html#experiment.table', 'freqnb/experiment.py'),
                                    'freqnb.experiment.Experiment.train': ('api/experiment.html#experiment.train', 'freqnb/experiment.py'),
+                                   'freqnb.experiment._as_far_as_there_are': ( 'api/experiment.html#_as_far_as_there_are',
+                                                                               'freqnb/experiment.py'),
                                    'freqnb.experiment._entries': ('api/experiment.html#_entries', 'freqnb/experiment.py'),
                                    'freqnb.experiment._split_row': ('api/experiment.html#_split_row', 'freqnb/experiment.py'),
                                    'freqnb.experiment.epoch_means': ('api/experiment.html#epoch_means', 'freqnb/experiment.py'),

@@ -8,6 +8,7 @@ __all__ = ['Row', 'train_ahead', 'train_rows', 'epoch_means', 'final_mean', 'nam
 
 # %% ../nbs/api/07_experiment.ipynb #e0d9b69f
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -143,6 +144,14 @@ def printed_table(
     "A table of a paper by row and column"
     return {name: dict(zip(columns, values, strict=True)) for name, values in rows.items()}
 
+# %% ../nbs/api/07_experiment.ipynb #a51818fd
+def _as_far_as_there_are(row:Row, images:int)->Row:
+    "The row, with all training images where its recipe asks for as many or more"
+    recipe, *rest = _split_row(row)
+    if recipe.images is not None and recipe.images >= images:
+        recipe = replace(recipe, images=None)
+    return recipe, *rest
+
 # %% ../nbs/api/07_experiment.ipynb #a51818fe
 class Experiment:
     "One table of a paper: its rows, trained, its test images, and its record"
@@ -176,6 +185,7 @@ def train(
 )->dict[Any,list[Run]]: # The runs of these rows, which `runs` holds from now on, too
     "Train further rows on the same images"
     seeds = seeds or settings().seeds or self.planned
+    rows = {name: _as_far_as_there_are(row, len(self.splits.train)) for name, row in rows.items()}
     trained = train_rows(rows, self.splits, self.measure, seeds)
     self.runs |= trained
     return trained

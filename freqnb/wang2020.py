@@ -27,7 +27,7 @@ def base(
         model=pick('resnet9', paper='resnet18'),
         width=pick(8, gpu=64, paper=None),
         norm=pick(True, gpu=False, paper=False),
-        images=pick(None, smoke=512, demo=3000),
+        images=pick(None, smoke=512, demo=3000, laptop=10_000, gpu=None),
         optimizer=pick('sgd', gpu='adam', paper='adam'),
         lr=pick(0.1, gpu=1e-3, paper=1e-4),
         init=pick('default', gpu='xavier', paper='xavier'),
