@@ -200,11 +200,19 @@ def _join_folds(
     "One fold for cells whose code follows one another"
     return _NEXT_FOLD.sub(r'<span \1></span>', body)
 
+# %% ../nbs/api/10_bodies.ipynb #dc383c3b
+_UNCOLORED = re.compile('<span class="(?!kw|cf|im|st|ss|ch|co|do|dv|fl|bn|cn)[a-z]{2}">([^<]*)</span>')
+def _color_code(
+    body:str, # Of a page
+)->str: # The same
+    "Leave out the markup of code that has no color"
+    return _UNCOLORED.sub(r'\1', body)
+
 # %% ../nbs/api/10_bodies.ipynb #dc383c3d
 def mend_body(
     body:str, # As smalldocs made it
 )->str: # As the site shows it
     "Mend the body of a page: formulas, pictures, tables, folded code, and the names of buttons"
     body = _join_folds(_mend_tables(_sort_pictures(_name_pictures(_name_formulas(body)))))
-    body = body.replace('<i class="bi"></i></button>', 'Copy</button>')
+    body = _color_code(body).replace('<i class="bi"></i></button>', 'Copy</button>')
     return body.replace('<button title="Copy to Clipboard" class', '<button type="button" class')
