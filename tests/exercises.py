@@ -1,4 +1,4 @@
-"""The exercises of the papers' pages, as their Markdown holds them, and their solutions as cells to run."""
+"""The exercises of the pages, as their Markdown holds them, and their solutions as cells to run."""
 
 import re
 from dataclasses import dataclass

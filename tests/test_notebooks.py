@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 NBS, BIN = ROOT / 'nbs', Path(sys.executable).parent
 NOTEBOOKS = sorted(o for o in NBS.rglob('*.ipynb') if not any(p[0] in '._' for p in o.relative_to(NBS).parts))
 PAPERS = [o for o in NOTEBOOKS if o.parent.name in FOLDERS]
+BEYOND = [o for o in NOTEBOOKS if o.parent.name == 'beyond']
 LARGEST, LONGEST = 300_000, 30
 BY_HAND = ('__init__.py', '__main__.py')  # all other modules are exported
 WIDGET = 'application/vnd.jupyter.widget-view+json'
@@ -90,7 +91,7 @@ def every(check):
 
 
 def test_there_are_notebooks():
-    assert {o.parent.name for o in NOTEBOOKS} >= {'nbs', 'api', *FOLDERS} and PAPERS
+    assert {o.parent.name for o in NOTEBOOKS} >= {'nbs', 'api', 'beyond', *FOLDERS} and PAPERS
 
 
 def test_titles():
@@ -270,12 +271,16 @@ def test_notebooks_are_clean(copy):
     assert every(lambda notebook: [1 for cell in notebook['cells'] if cell.get('execution_count')]) == {}
 
 
-# The papers' notebooks run in test_reproduce.py. The library's run here, in four parts that the workers share.
+# The papers' notebooks run in test_reproduce.py. The others run here, in four parts that the workers share; those with
+# exercises go on with the solutions.
 LIBRARY = [name_of(path) for path in NOTEBOOKS if path not in PAPERS]
 
 
 @pytest.mark.parametrize('part', range(4))
 def test_library_notebooks_pass(copy, part):
+    for path in BEYOND:
+        notebook = with_solutions(read(path))
+        (copy / path.relative_to(ROOT)).write_text(json.dumps(notebook), 'utf-8')
     names = '|'.join(map(re.escape, LIBRARY[part::4]))
     done = nbdev('test', copy, '--path-re', rf'nbs/({names})\.ipynb$', '--n-workers', '0')
     assert done.returncode == 0 and 'Success' in done.stdout, f'{done.stdout[-3000:]}\n{done.stderr[-6000:]}'
@@ -337,9 +342,9 @@ def test_paper_page_opens_with_a_question_and_its_answer(path):
     assert badge and re.search(r'; (\d[\d,]* test images, )?\d+ networks?; scale \w+', badge[1]), badge
 
 
-@pytest.mark.parametrize('path', PAPERS, ids=name_of)
-def test_paper_page_has_exercises(path):
-    "Two to four, each complete; test_reproduce.py runs the solutions"
+@pytest.mark.parametrize('path', PAPERS + BEYOND, ids=name_of)
+def test_page_has_exercises(path):
+    "Two to four, each complete; their solutions run in test_reproduce.py, or with the library's notebooks above"
     exercises = exercises_of(read(path))
     assert [o.number for o in exercises] == list(range(1, len(exercises) + 1)) and 2 <= len(exercises) <= 4
     assert len({o.title for o in exercises}) == len(exercises)
