@@ -89,10 +89,11 @@ def _catch(claim:Claim)->str:
     return f'Otherwise than in the paper: {told}.'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00c
-def _span(claims:Sequence[Claim])->tuple[float,float]:
-    "The smallest range that holds all effects, their intervals and their thresholds"
-    ends = [end for c in claims for end in (c.effect.low, c.effect.high, c.effect.value, c.threshold)]
-    low, high = min(filter(math.isfinite, ends)), max(filter(math.isfinite, ends))
+def _span(claim:Claim)->tuple[float,float]:
+    "The smallest range that holds an effect, its interval and its threshold"
+    effect = claim.effect
+    ends = [end for end in (effect.low, effect.high, effect.value, claim.threshold) if math.isfinite(end)]
+    low, high = min(ends), max(ends)
     room = 0.05 * (high - low or 1)
     return low - room, high + room
 
@@ -101,8 +102,9 @@ def _mark(left:float, width:float, look:str)->str:
     return f'<span style="position:absolute;left:{left:.1f}%;width:{width:.1f}%;{look}"></span>'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c017
-def _bar(claim:Claim, low:float, high:float)->str:
-    "An effect with its interval on a line from `low` to `high`, and a dotted threshold; the sentence above says it"
+def _bar(claim:Claim)->str:
+    "An effect with its interval on a line of its own scale, and a dotted threshold; the sentence above says it"
+    low, high = _span(claim)
 
     def at(value):
         return 100 * (min(max(value, low), high) - low) / (high - low)
@@ -141,7 +143,7 @@ class InShort:
         return (
             f'<div class="in-short" style="max-width:42rem"><p><strong>In short</strong> {badge}</p>'
             f'<ul>{answers}</ul><p>{escape(self.catch)} '
-            'Bars: effect and 95% interval; dotted: the value it is compared with.</p></div>'
+            'Bars: effect and 95% interval, each on its own scale; dotted: the value it is compared with.</p></div>'
         )
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00e
@@ -159,8 +161,7 @@ def in_short(
     claims = _claims_that_say(record, says)
     answers = [f'{_answer(claim)} ({_measured(claim)}: {_interval(claim.effect)}).' for claim in claims]
     keys = [f'{name} {claim.says}' for claim in claims]
-    span = _span(claims)
-    bars = [_bar(claim, *span) for claim in claims]
+    bars = [_bar(claim) for claim in claims]
     told = next((claim for claim in claims if not claim.control), claims[0])
     return InShort(answers, keys, bars, _badge(told, record), _catch(told))
 
