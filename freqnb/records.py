@@ -437,7 +437,7 @@ def _files(folder:Path, pattern:str)->list[Path]:
 # %% ../nbs/api/06_records.ipynb #485eda34
 def best_committed(
     name:str, # The notebook
-)->Record|None: # At the largest scale, on the images in the package where there are several; None where nothing is committed
+)->Record|None: # Of the largest scale, and of several the one on the images in the package; None where there is none
     "The committed record that comes closest to the paper's own scale, of what the notebook's page shows"
     folder = record_folders()[-1]
     found = [read_record(path) for path in _files(folder, f'{name}-*.json')]
