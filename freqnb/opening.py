@@ -33,7 +33,7 @@ def _claims_that_say(record:Record, sentences:Sequence[str])->list[Claim]:
 _WORDS = {
     'holds': 'True here:',
     'opposite': 'False here:',
-    'no difference': 'No difference here:',
+    'no difference': 'No difference here. The claim was:',
     'undecided': 'Not decided here:',
 }
 
@@ -44,7 +44,8 @@ def _answer(claim:Claim)->str:
 
 def _measured(claim:Claim)->str:
     "What was measured, with a sign for minus that is no hyphen"
-    return claim.measured.replace(' - ', ' \u2212 ')
+    margin = f', within {claim.margin:g} of {claim.threshold:g}' if claim.kind == 'equivalent' else ''
+    return claim.measured.replace(' - ', ' \u2212 ') + margin
 
 # %% ../nbs/api/08_opening.ipynb #0a11c009
 def _two_digits(value:float)->str:
@@ -89,10 +90,16 @@ def _catch(claim:Claim)->str:
     return f'Otherwise than in the paper: {told}.'
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00c
+def _limits(claim:Claim)->tuple[float, ...]:
+    "What an effect is compared with: a threshold, or both ends of a margin"
+    if claim.kind == 'equivalent':
+        return claim.threshold - claim.margin, claim.threshold + claim.margin
+    return (claim.threshold,)
+
 def _span(claim:Claim)->tuple[float,float]:
-    "The smallest range that holds an effect, its interval and its threshold"
+    "The smallest range that holds an effect, its interval and its limits"
     effect = claim.effect
-    ends = [end for end in (effect.low, effect.high, effect.value, claim.threshold) if math.isfinite(end)]
+    ends = [end for end in (effect.low, effect.high, effect.value, *_limits(claim)) if math.isfinite(end)]
     low, high = min(ends), max(ends)
     room = 0.05 * (high - low or 1)
     return low - room, high + room
@@ -103,7 +110,7 @@ def _mark(left:float, width:float, look:str)->str:
 
 # %% ../nbs/api/08_opening.ipynb #0a11c017
 def _bar(claim:Claim)->str:
-    "An effect with its interval on a line of its own scale, and a dotted threshold; the sentence above says it"
+    "An effect with its interval on a line of its own scale, and dotted limits; the sentence above says it"
     low, high = _span(claim)
 
     def at(value):
@@ -111,8 +118,11 @@ def _bar(claim:Claim)->str:
 
     effect = claim.effect
     ends = at(effect.low), at(effect.high)
+    limits = (
+        _mark(at(o), 0, 'top:0;height:100%;border-left:2px dotted currentColor') for o in _limits(claim)
+    )
     marks = (
-        _mark(at(claim.threshold), 0, 'top:0;height:100%;border-left:2px dotted currentColor')
+        ''.join(limits)
         + _mark(ends[0], ends[1] - ends[0], 'top:45%;height:2px;background:var(--accent,#0072B2)')
         + _mark(
             at(effect.value),
@@ -143,7 +153,7 @@ class InShort:
         return (
             f'<div class="in-short" style="max-width:42rem"><p><strong>In short</strong> {badge}</p>'
             f'<ul>{answers}</ul><p>{escape(self.catch)} '
-            'Bars: effect and 95% interval, each on its own scale; dotted: the value it is compared with.</p></div>'
+            'Bars: effect and 95% interval, each on its own scale; dotted: what it is compared with.</p></div>'
         )
 
 # %% ../nbs/api/08_opening.ipynb #0a11c00e
