@@ -198,7 +198,7 @@ def _choice(
     values:Sequence[str], # To choose from
 )->str: # HTML
     "A filter"
-    options = ''.join(f'<option>{escape(value)}</option>' for value in dict.fromkeys(values))
+    options = ''.join(f'<option>{escape(value)}</option>' for value in sorted(set(values)))
     field = f'<select id="by-{name}" name="{name}"><option value="">all</option>{options}</select>'
     return f'<div><label for="by-{name}">{label}</label>{field}</div>'
 
@@ -229,7 +229,7 @@ _LEAD = """
 <p>Each row is a sentence, the effect that decides it, and the verdict that the 95% interval allows. <b>Reproduced</b>
 and <b>contradicted</b> are said only on the paper's own images and network. Elsewhere a claim <b>holds here</b> or is
 <b>opposite here</b>: that is said of this setting, and not of the paper. <b>Undecided</b> means that the interval
-contains the threshold.</p>
+contains the threshold or, where no difference is claimed, reaches beyond the margin.</p>
 <p>In a bar, the mark is the effect, the line its interval, and the broken line in the middle the threshold. All bars
 share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond; what lies farther out ends at its
 edge. A shaded band is what counts as no difference, where a claim states it.</p>

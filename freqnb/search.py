@@ -19,11 +19,13 @@ _NOT_READ = re.compile(
     r'|<details>\s*<summary>Used by.*?</details>',
     re.S,
 )
+_MARKS_OF_FORMULAS = re.compile(r'\\(?:[()\[\]]|(?=[a-z]))')
 def _words(
     html:str, # Part of a page
 )->str: # On one line
-    "What is to be read in a part of a page: no code, no names of buttons, no lists of links"
-    return ' '.join(unescape(re.sub(r'<[^>]+>', ' ', _NOT_READ.sub(' ', html))).split())
+    "What is to be read in a part of a page: no code, no marks of formulas, no names of buttons, no lists of links"
+    words = unescape(re.sub(r'<[^>]+>', ' ', _NOT_READ.sub(' ', html)))
+    return ' '.join(_MARKS_OF_FORMULAS.sub('', words).split())
 
 # %% ../nbs/api/09_search.ipynb #42b095ad
 def sections_of(

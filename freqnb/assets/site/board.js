@@ -32,6 +32,13 @@
     field.addEventListener('input', () => { filter(); remember(); });
   });
 
+  // ---- a claim is one of many rows in its cell: the browser scrolls to its words and marks them
+  const quoted = (words) => encodeURIComponent(words).replaceAll('-', '%2D');
+  table.querySelectorAll('.says a').forEach((link) => {
+    const address = link.href.includes('#') ? link.href : `${link.href}#`;
+    link.addEventListener('click', () => { link.href = `${address}:~:text=${quoted(link.textContent)}`; });
+  });
+
   // ---- sorting
   const keyOf = (row, name) => {
     const value = row.dataset[name];
