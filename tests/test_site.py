@@ -51,6 +51,7 @@ AXE = """async (rules) => {
     const found = await axe.run({include: [document], exclude}, settings);
     const serious = found.violations.filter(o => ['serious', 'critical'].includes(o.impact));
     return serious.map(o => `${o.id}: ${o.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(' | ')}`)}"""
+SEEN = 'o => { const {top, bottom} = o.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight }'
 COLORS, PLACES = ['color-contrast', 'link-in-text-block'], ['target-size', 'scrollable-region-focusable']
 
 
@@ -425,6 +426,17 @@ def test_the_scoreboard_filters(address, tab, name):
     assert tab.page.get_by_role('status').last.inner_text() == f'{len(shown)} of {everything} claims'
     tab.page.reload()
     assert board(tab.page).count() == len(shown)
+
+
+def test_a_claim_of_the_scoreboard_leads_to_its_words(address, tab):
+    "In the table of claims, below the code that has them, too; the cell is long before its last row"
+    tab.page.goto(address + 'scoreboard.html?words=older+networks+narrower')
+    (says,) = {link.inner_text() for link in board(tab.page).locator('.says a').all()}
+    board(tab.page).locator('.says a').first.click()
+    row = tab.page.locator('td', has_text=f'{says} (').first
+    row.wait_for()
+    assert '/training_heuristics.html' in tab.page.url
+    tab.page.wait_for_function(SEEN, arg=row.element_handle(), timeout=20_000)
 
 
 def test_the_scoreboard_sorts(address, tab):

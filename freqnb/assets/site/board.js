@@ -32,12 +32,16 @@
     field.addEventListener('input', () => { filter(); remember(); });
   });
 
-  // ---- a claim is one of many rows in its cell: the browser scrolls to its words and marks them
+  // ---- a claim is one of many rows in its cell: a browser that can scrolls to its words there, and marks them
   const quoted = (words) => encodeURIComponent(words).replaceAll('-', '%2D');
-  table.querySelectorAll('.says a').forEach((link) => {
-    const address = link.href.includes('#') ? link.href : `${link.href}#`;
-    link.addEventListener('click', () => { link.href = `${address}:~:text=${quoted(link.textContent)}`; });
-  });
+  if ('fragmentDirective' in document) {
+    rows.forEach((row) => {
+      const link = row.querySelector('.says a');
+      const {paper, whose} = row.dataset;
+      const words = `${link.textContent} (${whose === 'our control' ? whose : paper}`; // as the table has it, and code has not
+      link.addEventListener('click', () => { link.hash = `:~:text=${quoted(words)}`; });
+    });
+  }
 
   // ---- sorting
   const keyOf = (row, name) => {
