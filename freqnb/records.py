@@ -347,7 +347,8 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append(f'images: {test.name}, not {paper.data}')
     network = _architecture_in_words(runs[0])
     if network not in paper.networks:
-        found.append(f'network: {network}, not {" or ".join(paper.networks)}')
+        wanted = 'of its full width' if recipe.model in paper.networks else ' or '.join(paper.networks)
+        found.append(f'network: {network}, not {wanted}')
     if recipe.norm != paper.norm:
         found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
     return found + _training_differs(scale, recipe, paper)
