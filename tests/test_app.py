@@ -34,6 +34,7 @@ def test_voila_asks_for_nothing_outside(app, tab):
     tab.page.goto(app, timeout=240_000)
     picture = tab.page.locator('.freqnb-live img').first
     picture.wait_for(timeout=240_000)
+    tab.page.wait_for_load_state('networkidle')  # widgets are drawn before they are connected to their kernel
     before = picture.get_attribute('src')
     drag(tab.page, tab.page.locator('.noUi-handle').first, 60)
     tab.page.wait_for_function('([o, src]) => o.src !== src', arg=[picture.element_handle(), before])
