@@ -1562,7 +1562,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'freqnb.site._mend_markdown': ('api/site.html#_mend_markdown', 'freqnb/site.py'),
                              'freqnb.site._navigation': ('api/site.html#_navigation', 'freqnb/site.py'),
                              'freqnb.site._need': ('api/site.html#_need', 'freqnb/site.py'),
-                             'freqnb.site._own_names': ('api/site.html#_own_names', 'freqnb/site.py'),
                              'freqnb.site._point_at_assets': ('api/site.html#_point_at_assets', 'freqnb/site.py'),
                              'freqnb.site._read_config': ('api/site.html#_read_config', 'freqnb/site.py'),
                              'freqnb.site._rename': ('api/site.html#_rename', 'freqnb/site.py'),

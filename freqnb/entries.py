@@ -51,10 +51,11 @@ def _free_names(
 # %% ../nbs/api/10_entries.ipynb #e100000b
 def own_names(
     cells:Sequence[dict], # Of a notebook
+    only:str=EXPORT, # Pattern that a cell must match; those that export when left out
 )->dict[str, ast.AST]: # From a public name to its definition, in the order of the notebook
-    "The functions, classes and constants that a notebook exports"
+    "The functions, classes and constants that a notebook defines"
     found = {}
-    for node in statements_of(cells, EXPORT):
+    for node in statements_of(cells, only):
         if isinstance(node, DEFINITIONS):
             names = [] if is_patch(node) else [node.name]
         else:

@@ -19,7 +19,7 @@ _NOT_READ = re.compile(
     r'|<details>\s*<summary>Used by.*?</details>',
     re.S,
 )
-_MARKS_OF_FORMULAS = re.compile(r'\\(?:[()\[\]]|(?=[a-z]))')
+_MARKS_OF_FORMULAS = re.compile(r'\\(?:[()\[\]]|(?=[A-Za-z]))')
 def _words(
     html:str, # Part of a page
 )->str: # On one line

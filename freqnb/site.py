@@ -6,7 +6,6 @@
 __all__ = ['strip_number', 'notebooks', 'build_site', 'zip_site', 'serve_site', 'docs']
 
 # %% ../nbs/api/11_site.ipynb #2b3cb46a
-import ast
 import json
 import os
 import re
@@ -29,10 +28,10 @@ import freqnb
 # %% ../nbs/api/11_site.ipynb #c074b9f3
 from .board import board_html, board_records, board_rows
 from .bodies import copy_mathjax, math_head, mend_body
-from .entries import open_library
+from .entries import open_library, own_names
 from .glossary import Term, mark_terms, read_glossary
 from .lens import write_lens
-from .links import link_pages, statements_of
+from .links import link_pages
 from .pages import check_site
 from .papers import PAPERS
 from .search import search_entries, search_script
@@ -177,30 +176,17 @@ def _mend_cell(
     return cell
 
 # %% ../nbs/api/11_site.ipynb #a34026d1
-def _own_names(
-    cells:list[dict], # Of a notebook
-)->set[str]: # Names that its cells give to something of their own
-    "What a notebook names itself"
-    names = set()
-    for statement in statements_of(cells):
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            names.add(statement.name)
-        targets = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
-        names |= {node.id for node in targets if isinstance(node.ctx, ast.Store)}
-    return names
-
+_LINKED = re.compile(r'\[`(\w+)`\]\(/api/[\w/]+\.html#\1\)')
 def _keep_own_names(
     cells:list[dict], # Of a processed notebook
 )->list[dict]: # The same cells, changed in place
     "Take the links off names that are the page's own"
-    own = _own_names(cells)
+    own = own_names(cells, only='')
     for cell in cells:
         if cell['cell_type'] == 'markdown':
             text = ''.join(cell['source'])
             cell['source'] = _LINKED.sub(lambda m: f'`{m[1]}`' if m[1] in own else m[0], text)
     return cells
-
-_LINKED = re.compile(r'\[`(\w+)`\]\(/api/[\w/]+\.html#\1\)')
 
 # %% ../nbs/api/11_site.ipynb #a34026d2
 def _rename(
