@@ -60,7 +60,8 @@ def own_names(
             names = [] if is_patch(node) else [node.name]
         else:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', None)]
-            names = [o.id for o in targets if isinstance(o, ast.Name)]
+            parts = [o for target in targets if target for o in ast.walk(target)]
+            names = [o.id for o in parts if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)]
         found |= {name: found.get(name, node) for name in names if not name.startswith('_')}
     return found
 
