@@ -325,12 +325,14 @@ def plot_curves(
         raise ValueError(f'{len(curves)} curves; expected at most {len(COLORS)}')
     crowded = len(curves) > 3
     with style():
-        ax = _new_axes(axes, size=(6.4 if crowded else 4.8, 3.0))
+        ax, places = _new_axes(axes, size=(6.4 if crowded else 4.8, 3.0)), _array(x)
         for label, values in curves.items():
             y, *ends = _ends(values) if isinstance(values[0], Estimate) else [_array(values)]
-            (line,) = ax.plot(_array(x), y, label=label)
+            (line,) = ax.plot(places, y, label=label)
             if ends:
-                ax.fill_between(_array(x), *ends, color=line.get_color(), alpha=0.2, linewidth=0)
+                ax.fill_between(places, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
+        if places.dtype.kind == 'i':
+            ax.locator_params(axis='x', integer=True)
         if chance is not None:
             ax.axhline(chance, color=GRAY, linewidth=1, linestyle=':', marker='', label='chance')
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
