@@ -43,6 +43,7 @@ class Claim:
     needs:tuple[str,...] = ASPECTS # Those of `ASPECTS` in which a setting must be the paper's to decide it
     subject:Subject = 'training' # What it is about: training, which needs several networks, or a published 'network'
     earlier:tuple[Estimate,...] = () # What earlier looks said; `effect` comes from new seeds alone
+    printed:float|None = None # The same effect, computed from the numbers that the paper prints
 
     def __post_init__(self):
         check_choice('kind', self.kind, get_args(Kind))

@@ -38,6 +38,9 @@ def check(
     rows = [[c.says, str(c.effect), c.verdict, _state_of(c)] for c in record.claims]
     return Table(['claim', 'recorded', 'verdict', 'computed again'], rows, record.file)
 
+# %% ../nbs/api/07_verdicts.ipynb #c1a50007
+_ALL = {1: 'one setting', 2: 'both settings'}
+
 # %% ../nbs/api/07_verdicts.ipynb #c1a50002
 def agreement(
     claims:Sequence[Claim], # The same sentence in several settings
@@ -46,7 +49,7 @@ def agreement(
     counts = {outcome: count for outcome, count in tally(claims).items() if count}
     (first, count), *rest = counts.items()
     if not rest:
-        return f'{first} in {"both" if count == 2 else f"all {count}"} settings'
+        return f'{first} in {_ALL.get(count, f"all {count} settings")}'
     words = [f'{first} in {count} of {len(claims)} settings', *(f'{name} in {n}' for name, n in rest)]
     apart = {'holds', 'opposite'} <= counts.keys()
     return ('the settings disagree: ' if apart else '') + ', '.join(words)
@@ -63,7 +66,7 @@ def _once(found:Sequence[Record])->list[Record]:
 def side_by_side(
     name:str, # A notebook, as records name it: 'high_frequency/split'
     found:Sequence[Record]|None=None, # Where to look; everything that is recorded here when None
-)->Table: # A row for each setting of each claim that was measured in more than one
+)->Table: # A row for each setting of each claim that has more than one; what a paper prints counts as one
     "The claims of a notebook in all settings that they were measured in"
     in_settings = {}
     for record in _once([r for r in (records() if found is None else found) if r.name == name]):
@@ -72,9 +75,11 @@ def side_by_side(
 
     rows = []
     for says, claims in in_settings.items():
-        if len(claims) > 1:
-            rows.append([says, agreement(list(claims.values())), '', '', ''])
-            rows += [['', where, str(c.effect), c.counts, c.verdict] for where, c in claims.items()]
+        lines = [['', where, str(c.effect), c.counts, c.verdict] for where, c in claims.items()]
+        printed = {c.printed for c in claims.values()} - {None}
+        lines += [['', 'what the paper prints', f'{number:.3f}', '', ''] for number in printed]
+        if len(lines) > 1:
+            rows += [[says, agreement(list(claims.values())), '', '', ''], *lines]
     alone = '' if rows else 'Each claim was measured in one setting only.'
     return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, alone)
 
