@@ -321,6 +321,8 @@ def plot_curves(
     axes:Any=None, # Axes to draw on; None for a new figure
 )->Any: # Axes
     "Draw curves with their intervals"
+    from matplotlib.ticker import MaxNLocator
+
     if len(curves) > len(COLORS):
         raise ValueError(f'{len(curves)} curves; expected at most {len(COLORS)}')
     crowded = len(curves) > 3
@@ -331,8 +333,9 @@ def plot_curves(
             (line,) = ax.plot(places, y, label=label)
             if ends:
                 ax.fill_between(places, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
-        if places.dtype.kind == 'i':
-            ax.locator_params(axis='x', integer=True)
+        ticks = ax.xaxis.get_major_locator()
+        if places.dtype.kind == 'i' and isinstance(ticks, MaxNLocator):
+            ticks.set_params(integer=True)
         if chance is not None:
             ax.axhline(chance, color=GRAY, linewidth=1, linestyle=':', marker='', label='chance')
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
