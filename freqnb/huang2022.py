@@ -37,7 +37,7 @@ def base(
         data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=pick('resnet9', paper='wide_resnet34_10'),
         width=pick(8, gpu=64, paper=None),
-        images=pick(None, smoke=128, demo=1200, laptop=10_000, gpu=None),
+        images=pick(None, smoke=128, demo=1000, laptop=10_000, gpu=None),
         optimizer='momentum',
         lr=0.1,
         weight_decay=5e-4,

@@ -37,7 +37,7 @@ def base(
         data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=model,
         width=pick(8, gpu=64, paper=None),
-        images=pick(None, smoke=512, demo=2000, laptop=10_000, gpu=None),
+        images=pick(None, smoke=512, demo=1600, laptop=10_000, gpu=None),
         optimizer='adamw',
         batch_size=pick(128, gpu=256, paper=256),
         epochs=pick(smoke=1, demo=6, laptop=10, gpu=30, paper=125),

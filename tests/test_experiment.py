@@ -230,14 +230,14 @@ HUANG_GRAY = dict(HUANG_ALL, batch_size=64, warmup=0.1)
 HUANG = dict(
     paper=dict(HUANG_ALL, model='wide_resnet34_10', warmup=0.0, epochs=100, pad=4, flip=True),
     smoke=dict(HUANG_GRAY, images=128, epochs=4),
-    demo=dict(HUANG_GRAY, images=1200, epochs=4),
+    demo=dict(HUANG_GRAY, images=1000, epochs=4),
     laptop=dict(HUANG_GRAY, images=10_000, epochs=12),
     gpu=dict(HUANG_ALL, warmup=0.1, epochs=12, pad=4, flip=True),
 )
 LUKASIK = dict(
     paper=dict(batch_size=256, epochs=125),
     smoke=dict(images=512, epochs=1),
-    demo=dict(images=2000, epochs=6),
+    demo=dict(images=1600, epochs=6),
     laptop=dict(images=10_000, epochs=10),
     gpu=dict(batch_size=256, epochs=30),
 )
