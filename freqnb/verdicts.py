@@ -80,7 +80,7 @@ def side_by_side(
         lines += [['', 'what the paper prints', f'{number:.3f}', '', ''] for number in printed]
         if len(lines) > 1:
             rows += [[says, agreement(list(claims.values())), '', '', ''], *lines]
-    alone = '' if rows else 'Each claim was measured in one setting only.'
+    alone = '' if rows else 'So far each claim was measured in one setting only.'
     return Table(['claim', 'setting', 'effect [95% interval]', 'n, seeds', 'verdict'], rows, alone)
 
 # %% ../nbs/api/07_verdicts.ipynb #28490ea7
