@@ -226,6 +226,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'freqnb.cli._group': ('api/cli.html#_group', 'freqnb/cli.py'),
                             'freqnb.cli._help': ('api/cli.html#_help', 'freqnb/cli.py'),
                             'freqnb.cli._jobs': ('api/cli.html#_jobs', 'freqnb/cli.py'),
+                            'freqnb.cli._leave_group': ('api/cli.html#_leave_group', 'freqnb/cli.py'),
                             'freqnb.cli._leave_output': ('api/cli.html#_leave_output', 'freqnb/cli.py'),
                             'freqnb.cli._list_claims': ('api/cli.html#_list_claims', 'freqnb/cli.py'),
                             'freqnb.cli._objective': ('api/cli.html#_objective', 'freqnb/cli.py'),

@@ -529,6 +529,13 @@ def _run(name:str, arguments:Sequence[str])->int:
     with _group(name):
         return command(*positional, **options) or 0
 
+# %% ../nbs/api/10_cli.ipynb #4280c453
+def _leave_group(status:int)->None:
+    "End a process of torchrun's at once: a thread of torch's that wants to run Python at the very end aborts it"
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        sys.stderr.flush()
+        os._exit(status)
+
 # %% ../nbs/api/10_cli.ipynb #4280c454
 def main(
     arguments:Sequence[str]|None=None, # What was typed after `freqnb`; the command line when None
@@ -539,6 +546,7 @@ def main(
     try:
         status = _run(name, rest)
         sys.stdout.flush()
+        _leave_group(status)
         return status
     except KeyboardInterrupt:
         print(f'freqnb {name}: stopped; run again to go on', file=sys.stderr)
