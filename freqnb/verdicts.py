@@ -76,7 +76,7 @@ def side_by_side(
     rows = []
     for says, claims in in_settings.items():
         lines = [['', where, str(c.effect), c.counts, c.verdict] for where, c in claims.items()]
-        printed = {c.printed for c in claims.values()} - {None}
+        printed = sorted({c.printed for c in claims.values()} - {None})
         lines += [['', 'what the paper prints', f'{number:.3f}', '', ''] for number in printed]
         if len(lines) > 1:
             rows += [[says, agreement(list(claims.values())), '', '', ''], *lines]
