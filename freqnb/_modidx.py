@@ -630,6 +630,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.honesty._signs': ('api/honesty.html#_signs', 'freqnb/honesty.py'),
                                 'freqnb.honesty.honesty_card': ('api/honesty.html#honesty_card', 'freqnb/honesty.py')},
             'freqnb.huang2022': { 'freqnb.huang2022._measure_robustness': ('api/huang2022.html#_measure_robustness', 'freqnb/huang2022.py'),
+                                  'freqnb.huang2022.analysis_base': ('api/huang2022.html#analysis_base', 'freqnb/huang2022.py'),
                                   'freqnb.huang2022.base': ('api/huang2022.html#base', 'freqnb/huang2022.py'),
                                   'freqnb.huang2022.eps_of': ('api/huang2022.html#eps_of', 'freqnb/huang2022.py'),
                                   'freqnb.huang2022.frequency_regularization': ( 'api/huang2022.html#frequency_regularization',

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from .basics import replace_file
+from .models import device_of
 from .objectives import Objective, cross_entropy, loss_and_logits
 
 # %% ../nbs/api/03_loop.ipynb #7e1da690
@@ -69,11 +70,16 @@ def train_epoch(
 # %% ../nbs/api/03_loop.ipynb #8ede3a76
 def update_batch_norm(
     model:nn.Module, # Its batch-norm statistics are changed, nothing else
-    feed:Feed, # From a batch size to images and labels
+    feed:Feed, # From a batch size to images and labels, on any device
     objective:Callable[[nn.Module,Tensor,Tensor],object]|None=None, # Its passes are averaged; clean images when None
 )->None:
     "Compute batch-norm statistics anew, as plain means over one pass (Izmailov et al. 2018, section 3)"
-    update_bn((x for x, _ in feed(500)), model)
+    def moved():
+        for x, y in feed(500):
+            device = device_of(model, x)
+            yield x.to(device), y.to(device)
+
+    update_bn((x for x, _ in moved()), model)
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     if objective is None or not layers:
         return
@@ -83,7 +89,7 @@ def update_batch_norm(
         layer.momentum = None
         layer.num_batches_tracked.zero_()
     model.train()
-    for x, y in feed(500):
+    for x, y in moved():
         objective(model, x, y)
 
     model.train(training)
