@@ -39,7 +39,7 @@ def base(
         width=pick(8, gpu=64, paper=None),
         images=pick(None, smoke=128, demo=1000, laptop=10_000, gpu=None),
         optimizer='momentum',
-        lr=pick(0.1, gpu=0.2),
+        lr=0.1,
         weight_decay=5e-4,
         batch_size=pick(64, gpu=256, paper=128),
         schedule='step',

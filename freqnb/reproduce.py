@@ -115,7 +115,7 @@ def _client(notebook, path:Path, screen, **options):
 
 # %% ../nbs/api/09_reproduce.ipynb #3425e4ad
 def _keep_for_good(notebook)->None:
-    "Drop what would not be the same in another run: counts, times, and views of widgets that live in a kernel"
+    "Drop what no reader misses: counts and times, views of widgets that live in a kernel, the text of what is a page"
     for name in [name for name in notebook.metadata if name != 'kernelspec']:
         del notebook.metadata[name]
 
@@ -127,7 +127,10 @@ def _keep_for_good(notebook)->None:
         for output in cell.outputs:
             if 'execution_count' in output:
                 output.execution_count = None
-            output.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+            shown = output.get('data', {})
+            shown.pop('application/vnd.jupyter.widget-view+json', None)
+            if 'text/html' in shown:
+                shown.pop('text/plain', None)
             if 'metadata' in output:
                 output.metadata = {}
 

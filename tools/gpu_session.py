@@ -27,6 +27,7 @@ from freqnb.records import Claim
 from freqnb.statistics import difference
 
 EPS = 8 / 255
+TABLE_1 = 'Wang et al. 2020, section 4.2, Table 1'
 
 
 @dataclass
@@ -63,7 +64,7 @@ def objective_rows(session: Session) -> partial:
         'AT-FR, late': (base, pair(start=0.75)),
     }
     tested = session.pick(2000, 64)
-    return partial(Experiment, 'adversarial_frequency/table_two', rows, load(base.data), tested)
+    return partial(Experiment, 'gpu/objectives', rows, load(base.data), tested)
 
 
 def attacks(session: Session) -> dict[str, Callable]:
@@ -111,7 +112,7 @@ def low_and_high(session: Session) -> partial:
         rows[f'LFC, r = {radius}'] = replace(base, band='low', radius=radius)
         rows[f'HFC, r = {radius}'] = replace(base, band='high', radius=radius)
         rows[f'HFC + mean, r = {radius}'] = replace(base, band='high', radius=radius, rescale='mean-shift')
-    return partial(Experiment, 'high_frequency/low_generalizes', rows, load(base.data))
+    return partial(Experiment, 'gpu/low_and_high', rows, load(base.data))
 
 
 def measure_low_and_high(session: Session, experiment: Experiment) -> None:
@@ -119,9 +120,9 @@ def measure_low_and_high(session: Session, experiment: Experiment) -> None:
     right = {name: correct(networks, experiment.x, experiment.y) for name, networks in experiment.models.items()}
     claims = []
     for radius in (4, 12):
-        for high, where in {'HFC': 'Wang et al. 2020, section 4.2, Table 1', 'HFC + mean': ''}.items():
+        for high, words, where in (('HFC', 'high ones', TABLE_1), ('HFC + mean', 'high ones with their mean', '')):
             effect = difference(right[f'LFC, r = {radius}'], right[f'{high}, r = {radius}'])
-            says = f'Networks learn more from low frequencies than from {high} at r = {radius}'
+            says = f'Networks without BN learn more from low frequencies than from {words}, at r = {radius}'
             claims.append(Claim(says, where, f'accuracy, LFC - {high}, r = {radius}', effect))
     print(experiment.record(claims, estimates(right)))
 
@@ -131,7 +132,7 @@ def labels(session: Session) -> partial:
     sizes = session.pick(dict(epochs=60), dict(epochs=1, images=256, batch_size=64, width=4))
     base = wang2020.base(scale='gpu', data=session.data, **sizes)
     rows = {'natural': base, 'shuffled': replace(base, labels='shuffled')}
-    return partial(Experiment, 'high_frequency/shuffled_labels', rows, load(base.data))
+    return partial(Experiment, 'gpu/labels', rows, load(base.data))
 
 
 def measure_labels(session: Session, experiment: Experiment) -> None:
@@ -148,7 +149,7 @@ def wide_epoch(session: Session) -> None:
     "WRN-34-10, one epoch, timed"
     sizes = session.pick(dict(), dict(model='resnet9', width=4, images=256, batch_size=64))
     recipe = huang2022.base(scale='paper', data=session.data, epochs=1, swa=None, select=None, **sizes)
-    experiment = Experiment('adversarial_frequency/wide', {'wide': (recipe, cross_entropy)}, seeds=1)
+    experiment = Experiment('gpu/wide', {'wide': (recipe, cross_entropy)}, seeds=1)
     say(session, f'one epoch of {recipe.model}: {experiment.runs["wide"][0].seconds:.1f} s')
 
 
