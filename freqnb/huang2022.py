@@ -41,7 +41,7 @@ def base(
         optimizer='momentum',
         lr=0.1,
         weight_decay=5e-4,
-        batch_size=pick(64, gpu=256, paper=128),
+        batch_size=pick(64, gpu=128, paper=128),
         schedule='step',
         milestones=(0.75, 0.9),
         warmup=pick(0.1, paper=0.0),

@@ -232,7 +232,7 @@ HUANG = dict(
     smoke=dict(HUANG_GRAY, images=128, epochs=4),
     demo=dict(HUANG_GRAY, images=1000, epochs=4),
     laptop=dict(HUANG_GRAY, images=10_000, epochs=12),
-    gpu=dict(HUANG_ALL, warmup=0.1, epochs=12, pad=4, flip=True),
+    gpu=dict(HUANG_ALL, warmup=0.1, epochs=8, pad=4, flip=True),
 )
 LUKASIK = dict(
     paper=dict(batch_size=256, epochs=125),
