@@ -349,16 +349,16 @@ def _check_fit(recipe:Recipe, objective:Objective|Phases, model:OwnNetwork|None)
         raise ValueError(f'recipe is of type {type(recipe).__name__}; expected a Recipe')
     world().check_batch_size(recipe.batch_size)
     check_objective(objective)
-    if isinstance(objective, Phases) and first_epoch(objective.start, recipe.epochs) == recipe.epochs:
-        raise ValueError(
-            f'start is {objective.start!r} of {recipe.epochs} epoch(s), which leaves none for the second objective; '
-            f'expected an earlier start, or more epochs'
-        )
     smoothing, default = recipe.label_smoothing, Recipe.label_smoothing
     if smoothing not in (0, default) and not takes_label_smoothing(objective):
         raise ValueError(
             f'label_smoothing is {smoothing!r}, which {describe_objective(objective)} does not take; '
             f'expected 0 or the default, {default}'
+        )
+    if isinstance(objective, Phases) and first_epoch(objective.start, recipe.epochs) == recipe.epochs:
+        raise ValueError(
+            f'start is {objective.start!r} of {recipe.epochs} epoch(s), which leaves none for the second objective; '
+            f'expected an earlier start, or more epochs'
         )
     if model is None:
         return
