@@ -71,7 +71,8 @@ def _networks(effect:Estimate)->str:
 def _badge(claim:Claim, record:Record)->str:
     "Images, networks, how many of each; no images where they are no sample, but layers of the networks"
     effect = claim.effect
-    images = '' if effect.fixed else f'{effect.n:,} test images, '
+    trained_on = record.data.get('fingerprint') == record.data.get('test', {}).get('fingerprint')
+    images = '' if effect.fixed else f'{effect.n:,} {"training" if trained_on else "test"} images, '
     return f'{claim.setting or record.source}; {images}{_networks(effect)}; scale {record.scale}'
 
 def _catch(claim:Claim)->str:

@@ -339,7 +339,7 @@ def test_paper_page_opens_with_a_question_and_its_answer(path):
     pages = [text_of(o['data']['text/html']) for o in first['outputs'] if 'text/html' in o.get('data', {})]
     assert len(pages) == 1 and 'class="in-short"' in pages[0]
     badge = re.search(r'<small class="badge">(.+?)</small>', pages[0])
-    assert badge and re.search(r'; (\d[\d,]* test images, )?\d+ networks?; scale \w+', badge[1]), badge
+    assert badge and re.search(r'; (\d[\d,]* (test|training) images, )?\d+ networks?; scale \w+', badge[1]), badge
 
 
 @pytest.mark.parametrize('path', PAPERS + BEYOND, ids=name_of)

@@ -15,10 +15,10 @@ from freqnb import huang2022
 from freqnb.attacks import pgd
 from freqnb.data import load
 from freqnb.evaluate import correct, own_correct, per_network, robust_correct
-from freqnb.experiment import Experiment, estimates
+from freqnb.experiment import Experiment
 from freqnb.records import Claim
 from freqnb.spectrum import apply_mask, square_mask
-from freqnb.statistics import difference, matched_difference
+from freqnb.statistics import difference, estimate, matched_difference
 
 EPS, STEPS = 8 / 255, 20
 SHARES = dict(zip(huang2022.BANDWIDTHS, huang2022.TABLE_1_COLUMNS)) | {8: '1/4 of the side'}
@@ -121,8 +121,8 @@ def main() -> None:
     row = {'natural': huang2022.rows(base)['natural']}
     experiment = Experiment('adversarial_frequency/low_pass', row, load(base.data), given.tested)
     right = measure(experiment.models['natural'], experiment.x, experiment.y, given.attacked)
-    named = {f'natural, {kind.replace(BLIND, "PGD")}, {SHARES[at]}': hits for (kind, at), hits in right.items()}
-    print(experiment.record(claims(right), estimates({name: {'': hits} for name, hits in named.items()})))
+    names = {key: f'natural, {key[0].replace(BLIND, "PGD")}, {SHARES[key[1]]}' for key in right}
+    print(experiment.record(claims(right), {names[key]: estimate(hits) for key, hits in right.items()}))
 
 
 if __name__ == '__main__':
