@@ -292,4 +292,6 @@ def own_setting(
     told = ', '.join(f'{verdicts.count(word)} {word}' for word in words)
     head = f"In the papers' own setting: {told}. Measured elsewhere only: {elsewhere}."
     lines = [f'- **{c.verdict}**: {c.says} ({c.source}): {_interval(c.effect)}' for c in own.values()]
-    return '\n'.join([head, '', *lines]).strip()
+    if not lines:
+        return head
+    return '\n'.join([head, '<details>', '<summary>Which ones</summary>', '', *lines, '', '</details>'])
