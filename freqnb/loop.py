@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
@@ -22,7 +23,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from .basics import replace_file
-from .models import device_of
 from .objectives import Objective, cross_entropy, loss_and_logits
 
 # %% ../nbs/api/03_loop.ipynb #7e1da690
@@ -75,8 +75,8 @@ def update_batch_norm(
 )->None:
     "Compute batch-norm statistics anew, as plain means over one pass (Izmailov et al. 2018, section 3)"
     def moved():
+        device = next(chain(model.parameters(), model.buffers())).device
         for x, y in feed(500):
-            device = device_of(model, x)
             yield x.to(device), y.to(device)
 
     update_bn((x for x, _ in moved()), model)
