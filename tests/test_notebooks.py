@@ -16,7 +16,7 @@ from exercises import exercises_of, read_exercise, with_solutions
 
 from freqnb.papers import PAPERS as FOLDERS
 from freqnb.papers import title_of
-from freqnb.records import read_record
+from freqnb.records import best_committed, read_record
 from freqnb.verdicts import check
 
 ROOT = Path(__file__).parents[1]
@@ -316,6 +316,14 @@ def test_committed_verdicts_can_be_computed_again():
         own = [claim for claim in record.claims if claim.verdict in ('reproduced', 'contradicted')]
         assert not any(claim.lacking for claim in own), file
         assert not own or record.data['name'] == 'cifar10', file
+
+
+def test_other_records_say_what_the_page_says():
+    "A claim measured elsewhere, or by a tool, is one of the notebook's own: else it stands beside nothing"
+    for file in sorted((NBS / 'records').rglob('*.json')):
+        record = read_record(file)
+        shown = {claim.says for claim in best_committed(record.name).claims}
+        assert {claim.says for claim in record.claims} <= shown, file
 
 
 @pytest.mark.parametrize('path', PAPERS, ids=name_of)
