@@ -9,13 +9,14 @@ takes a GPU. The claims are those of the notebook that need a natural network al
 import argparse
 from functools import partial
 
-from torch import nn
+from torch import Tensor
 
 from freqnb import huang2022
 from freqnb.attacks import pgd
 from freqnb.data import load
 from freqnb.evaluate import correct, own_correct, per_network, robust_correct
 from freqnb.experiment import Experiment
+from freqnb.filter_defense import Defended
 from freqnb.records import Claim
 from freqnb.spectrum import apply_mask, square_mask
 from freqnb.statistics import difference, estimate, matched_difference
@@ -26,20 +27,15 @@ ANALYSIS = 'Huang et al. 2022, Analysis, Table 1'
 BLIND, KNOWING = f'PGD-{STEPS}', f'PGD-{STEPS} through the filter'
 
 
-class LowPass(nn.Module):
-    "The window of the paper, half open or symmetric"
-
-    def __init__(self, bandwidth: int, symmetric: bool = False):
-        super().__init__()
-        self.bandwidth, self.symmetric = bandwidth, symmetric
-
-    def forward(self, x):
-        return apply_mask(x, square_mask(*x.shape[-2:], self.bandwidth, self.symmetric))
+def window(x: Tensor, bandwidth: int, symmetric: bool) -> Tensor:
+    "Images behind the window of the paper, half open or symmetric"
+    return apply_mask(x, square_mask(*x.shape[-2:], bandwidth, symmetric))
 
 
 def behind(networks: list, bandwidth: int, symmetric: bool = False) -> list:
     "Each network with a filter before it"
-    return [nn.Sequential(LowPass(bandwidth, symmetric), network).eval() for network in networks]
+    function = partial(window, bandwidth=bandwidth, symmetric=symmetric)
+    return [Defended(network, function).eval() for network in networks]
 
 
 def measure(networks: list, x, y, attacked: int) -> dict:
