@@ -37,7 +37,7 @@ from freqnb.door import (
     warn_of_probabilities,
 )
 from .layers import DCTConv2d, DCTSignalConv2d, to_dct
-from .networks import NETS, Architecture, Normalize, count_parameters
+from .networks import NETS, Architecture, Normalize, count_parameters, skip_first
 
 # %% ../nbs/api/03_models.ipynb #d5290265
 _all_ = [NETS, Architecture, Normalize, count_parameters]  # Also found here
@@ -188,7 +188,7 @@ def create(
         _check_published(init, name, asked)
         return pretrained(init).train()
 
-    net = _build(name, classes, channels, options)
+    net = skip_first(_build(name, classes, channels, options))
     net = initialize(add_dropout(net, dropout), init)
     if conv != 'plain':
         to_dct(net, CONVOLUTIONS[conv], basis, inplace=True)

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from .basics import check_function
 from .loop import epoch_seed
-from .networks import NETS
+from .networks import NETS, skip_first
 
 # %% ../nbs/api/04_own_network.ipynb #6b7c9114
 OwnNetwork = nn.Module | Callable[[int, int], nn.Module]  # A network, or `(classes, channels)` to one
@@ -58,7 +58,7 @@ def own_network(
     if any(is_lazy(p) for p in network.parameters()):
         torch.manual_seed(epoch_seed(seed, -1))
         _check_logits(network, x, classes)
-    network = network.to(memory_format=torch.channels_last)
+    network = skip_first(network).to(memory_format=torch.channels_last)
     _check_logits(network, x, classes)
     if not any(p.requires_grad for p in network.parameters()):
         raise ValueError(f'model is {source_of(model)}, which has no trainable parameters; expected some')

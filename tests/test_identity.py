@@ -87,7 +87,7 @@ def test_looking_does_not_change_what_is_seen():
 
 IMAGES = planted(120, size=8, classes=2, high=None, low=(1, 2))
 SPLITS = Splits(IMAGES[:96], IMAGES[96:108], IMAGES[108:])
-RECIPE = Recipe('planted', width=2, epochs=1, batch_size=32, label_smoothing=0.0)
+RECIPE = Recipe('planted', width=2, epochs=2, lr=0.01, batch_size=32, label_smoothing=0.0)
 
 
 def scaled(factor):
@@ -141,7 +141,7 @@ def test_whatever_is_edited_is_another_run():
         dict(objective=scaled(2)),
         dict(objective=Margin(1)),
         dict(objective=Margin(2)),
-        dict(objective=Phases(scaled(1), scaled(2))),
+        dict(objective=Phases(scaled(1), scaled(2), start=0.5)),
         dict(measure=shown(2)),
         dict(splits=SPLITS._replace(valid=changed_pixel(SPLITS.valid))),
         dict(splits=SPLITS._replace(train=changed_pixel(SPLITS.train))),
