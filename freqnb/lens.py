@@ -28,7 +28,7 @@ from .basics import replace_file
 from .data import Images, load
 from .layers import fold
 from .models import ZOO, evaluating, zoo_manifest, zoo_order
-from .networks import Normalize
+from .networks import Normalize, PointwiseConv2d
 
 # %% ../nbs/api/04_lens.ipynb #3dc6b49d
 @dataclass
@@ -114,6 +114,7 @@ def _named(operation:str)->Callable:
 _LAYERS = {
     Normalize: _normalize,
     nn.Conv2d: _convolve,
+    PointwiseConv2d: _convolve,
     nn.BatchNorm2d: _batch_norm,
     nn.ReLU: _named('rectify'),
     nn.MaxPool2d: _pool,
@@ -143,7 +144,7 @@ class _Tracer(fx.Tracer):
     "Follows an image down to the layers that have an operation"
 
     def is_leaf_module(self, module, name):
-        return isinstance(module, Normalize) or super().is_leaf_module(module, name)
+        return isinstance(module, Normalize | PointwiseConv2d) or super().is_leaf_module(module, name)
 
 # %% ../nbs/api/04_lens.ipynb #2124c398
 class _Shapes(fx.Interpreter):
