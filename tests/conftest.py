@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import signal
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported: workers run side by side
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background, where commands would ignore Ctrl-C as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHROMIUM_FLAGS = [
     '--no-sandbox',
