@@ -524,6 +524,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'freqnb/experiment.py'),
                                    'freqnb.experiment._entries': ('api/experiment.html#_entries', 'freqnb/experiment.py'),
                                    'freqnb.experiment._split_row': ('api/experiment.html#_split_row', 'freqnb/experiment.py'),
+                                   'freqnb.experiment._watching_few': ('api/experiment.html#_watching_few', 'freqnb/experiment.py'),
                                    'freqnb.experiment.epoch_means': ('api/experiment.html#epoch_means', 'freqnb/experiment.py'),
                                    'freqnb.experiment.estimates': ('api/experiment.html#estimates', 'freqnb/experiment.py'),
                                    'freqnb.experiment.final_mean': ('api/experiment.html#final_mean', 'freqnb/experiment.py'),

@@ -152,6 +152,13 @@ def _as_far_as_there_are(row:Row, images:int)->Row:
         recipe = replace(recipe, images=None)
     return recipe, *rest
 
+# %% ../nbs/api/07_experiment.ipynb #86cba679
+def _watching_few(splits:Splits, scale:str)->Splits:
+    "At the small scales an epoch ends with few validation images: all would take as long as the training"
+    valid = splits.valid
+    most = by_scale(len(valid), smoke=100, demo=300, scale=scale)
+    return splits._replace(valid=valid[:most])
+
 # %% ../nbs/api/07_experiment.ipynb #a51818fe
 class Experiment:
     "One table of a paper: its rows, trained, its test images, and its record"
@@ -168,7 +175,7 @@ class Experiment:
     ):
         first, *_ = _split_row(next(iter(rows.values())))
         self.name, self.scale = name, first.scale
-        self.splits = splits or load(first.data)
+        self.splits = _watching_few(splits or load(first.data), self.scale)
         most = len(self.splits.test)
         self.test = self.splits.test.take(min(tested or most, most))
         self.x, self.y = self.test.float(), self.test.y.long()

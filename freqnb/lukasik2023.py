@@ -37,10 +37,10 @@ def base(
         data=settings().data or pick('fashion_mnist_mini', gpu='cifar10', paper='cifar10'),
         model=model,
         width=pick(8, gpu=64, paper=None),
-        images=pick(None, smoke=512, demo=1600, laptop=10_000, gpu=None),
+        images=pick(None, smoke=512, demo=600, laptop=10_000, gpu=None),
         optimizer='adamw',
-        batch_size=pick(128, gpu=256, paper=256),
-        epochs=pick(smoke=1, demo=6, laptop=10, gpu=30, paper=125),
+        batch_size=pick(128, demo=48, gpu=256, paper=256),
+        epochs=pick(smoke=1, demo=5, laptop=10, gpu=30, paper=125),
         label_smoothing=0.0,
     )
     return Recipe(**values | NETWORKS[model] | changes | dict(scale=scale))

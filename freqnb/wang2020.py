@@ -27,15 +27,15 @@ def base(
         model=pick('resnet9', paper='resnet18'),
         width=pick(8, gpu=64, paper=None),
         norm=pick(True, gpu=False, paper=False),
-        images=pick(None, smoke=512, demo=3000, laptop=10_000, gpu=None),
+        images=pick(None, smoke=512, demo=1000, laptop=10_000, gpu=None),
         optimizer=pick('sgd', gpu='adam', paper='adam'),
         lr=pick(0.1, gpu=1e-3, paper=1e-4),
         init=pick('default', gpu='xavier', paper='xavier'),
         weight_decay=pick(5e-4, gpu=0.0, paper=0.0),
         schedule=pick('linear', gpu='constant', paper='constant'),
         warmup=pick(0.2, gpu=0.0, paper=0.0),
-        batch_size=pick(128, gpu=250, paper=100),
-        epochs=pick(smoke=1, demo=6, laptop=10, gpu=20, paper=100),
+        batch_size=pick(128, demo=32, gpu=250, paper=100),
+        epochs=pick(smoke=1, demo=5, laptop=10, gpu=20, paper=100),
         label_smoothing=0.0,
     )
     if settings().init is not None:
@@ -54,7 +54,7 @@ def adam_base(
         weight_decay=0.0,
         schedule='constant',
         warmup=0.0,
-        batch_size=by_scale(100, gpu=250, scale=changes.get('scale')),
+        batch_size=by_scale(100, demo=40, gpu=250, scale=changes.get('scale')),
     )
     return base(**values | changes)
 

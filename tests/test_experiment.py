@@ -218,7 +218,7 @@ WANG = dict(
         schedule='constant', warmup=0.0, batch_size=100, epochs=100,
     ),
     smoke=dict(images=512, epochs=1),
-    demo=dict(images=3000, epochs=6),
+    demo=dict(images=1000, epochs=5, batch_size=32),
     laptop=dict(images=10_000, epochs=10),
     gpu=dict(
         norm=False, optimizer='adam', lr=1e-3, init='xavier', weight_decay=0.0,
@@ -230,14 +230,14 @@ HUANG_GRAY = dict(HUANG_ALL, batch_size=64, warmup=0.1)
 HUANG = dict(
     paper=dict(HUANG_ALL, model='wide_resnet34_10', warmup=0.0, epochs=100, pad=4, flip=True),
     smoke=dict(HUANG_GRAY, images=128, epochs=4),
-    demo=dict(HUANG_GRAY, images=1000, epochs=4),
+    demo=dict(HUANG_GRAY, images=600, epochs=4, batch_size=40),
     laptop=dict(HUANG_GRAY, images=10_000, epochs=12),
     gpu=dict(HUANG_ALL, warmup=0.1, epochs=8, pad=4, flip=True),
 )
 LUKASIK = dict(
     paper=dict(batch_size=256, epochs=125),
     smoke=dict(images=512, epochs=1),
-    demo=dict(images=1600, epochs=6),
+    demo=dict(images=600, epochs=5, batch_size=48),
     laptop=dict(images=10_000, epochs=10),
     gpu=dict(batch_size=256, epochs=30),
 )
