@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -259,3 +260,9 @@ def test_a_notebook_of_the_library_is_laid_out():
     "One of them, since each takes a second"
     cells = code_cells(next(path for path in API if path.stem.endswith('_spectrum')))
     assert [o for o in cells if tidy(o) != o] == []
+
+
+def test_a_rule_of_the_style_sheet_stands_once():
+    rules = [line for line in (ROOT / 'freqnb/assets/site/site.css').read_text('utf-8').splitlines() if '{' in line]
+    ends = [line for line in rules if line.endswith('}')]
+    assert [line for line, times in Counter(ends).items() if times > 1] == []
