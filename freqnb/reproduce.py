@@ -309,22 +309,22 @@ def end(self:_Bars, path:Path, block:str)->None:
 
 # %% ../nbs/api/09_reproduce.ipynb #ebf51919
 _SECONDS = {
-    'high_frequency/01_split': 37,
-    'high_frequency/02_low_generalizes': 84,
-    'high_frequency/03_shuffled_labels': 58,
-    'high_frequency/04_training_heuristics': 85,
-    'high_frequency/05_batch_norm': 48,
-    'high_frequency/06_smooth_kernels': 50,
-    'high_frequency/07_detection': 68,
-    'high_frequency/08_other_data': 47,
-    'adversarial_frequency/01_low_pass': 20,
-    'adversarial_frequency/02_perturbation_spectrum': 25,
-    'adversarial_frequency/03_frequency_regularization': 66,
-    'adversarial_frequency/04_table_two': 40,
-    'filter_frequency/01_cosine_convolutions': 64,
-    'filter_frequency/02_penalties': 58,
-    'filter_frequency/03_native_robustness': 17,
-    'filter_frequency/04_corruptions_and_shape': 42,
+    'high_frequency/01_split': 48,
+    'high_frequency/02_low_generalizes': 59,
+    'high_frequency/03_shuffled_labels': 32,
+    'high_frequency/04_training_heuristics': 68,
+    'high_frequency/05_batch_norm': 52,
+    'high_frequency/06_smooth_kernels': 51,
+    'high_frequency/07_detection': 39,
+    'high_frequency/08_other_data': 51,
+    'adversarial_frequency/01_low_pass': 34,
+    'adversarial_frequency/02_perturbation_spectrum': 24,
+    'adversarial_frequency/03_frequency_regularization': 79,
+    'adversarial_frequency/04_table_two': 57,
+    'filter_frequency/01_cosine_convolutions': 39,
+    'filter_frequency/02_penalties': 26,
+    'filter_frequency/03_native_robustness': 56,
+    'filter_frequency/04_corruptions_and_shape': 48,
 }
 
 # %% ../nbs/api/09_reproduce.ipynb #5ad84373
