@@ -245,7 +245,11 @@ def board_html(
         for key, text in _HEADS.items()
     )
     body = '\n'.join(map(_row, rows))
-    caption = f'<caption>{len(rows)} claims, from the records that are committed with the notebooks</caption>'
+    ours = sum(row.claim.control for row in rows)
+    caption = (
+        f'<caption>{len(rows)} rows from the records that are committed with the notebooks: {len(rows) - ours} of the '
+        f'papers, one for each setting in which a claim was measured, and {ours} of controls of ours</caption>'
+    )
     table = f'{caption}<thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody>'
     return (
         f'{_tally(rows)}{_LEAD}{_filters(rows)}'

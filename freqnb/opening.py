@@ -288,9 +288,9 @@ def own_setting(
     own = {claim.says: claim for claim in of_papers if not claim.lacking}
     verdicts = [claim.verdict for claim in own.values()]
     words = ('reproduced', 'contradicted', 'undecided')
-    elsewhere = len({claim.says for claim in of_papers}) - len(own)
+    findings = len({claim.says for claim in of_papers})
     told = ', '.join(f'{verdicts.count(word)} {word}' for word in words)
-    head = f"In the papers' own setting: {told}. Measured elsewhere only: {elsewhere}."
+    head = f"Of the papers' {findings} findings, in their own setting: {told}. The others were measured elsewhere."
     lines = [f'- **{c.verdict}**: {c.says} ({c.source}): {_interval(c.effect)}' for c in own.values()]
     if not lines:
         return head
