@@ -248,7 +248,7 @@ def board_html(
     ours = sum(row.claim.control for row in rows)
     caption = (
         f'<caption>{len(rows)} rows from the records that are committed with the notebooks: {len(rows) - ours} of the '
-        f'papers, one for each setting in which a claim was measured, and {ours} of controls of ours</caption>'
+        f"papers' claims, one for each setting in which a claim was measured, and {ours} of our controls</caption>"
     )
     table = f'{caption}<thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody>'
     return (

@@ -155,9 +155,9 @@ def _as_far_as_there_are(row:Row, images:int)->Row:
 # %% ../nbs/api/07_experiment.ipynb #86cba679
 def _watching_few(splits:Splits, scale:str)->Splits:
     "At the small scales an epoch ends with few validation images: all would take as long as the training"
-    valid = splits.valid
-    most = by_scale(len(valid), smoke=100, demo=300, scale=scale)
-    return splits._replace(valid=valid[:most])
+    there = len(splits.valid)
+    most = by_scale(there, smoke=100, demo=300, scale=scale)
+    return splits._replace(valid=splits.valid.take(min(most, there)))
 
 # %% ../nbs/api/07_experiment.ipynb #a51818fe
 class Experiment:
@@ -167,7 +167,7 @@ class Experiment:
         self,
         name:str, # The notebook, as 'folder/title': 'high_frequency/split'
         rows:Mapping[Any,Row], # By name: a recipe, with its objective and its network where it has such
-        splits:Splits|None=None, # Images for all rows; `load(recipe.data)` of the first row when None
+        splits:Splits|None=None, # Images for all rows, `load(recipe.data)` when None; few of `valid` at small scales
         tested:int|None=None, # The first so many test images, as far as there are; all when None
         measure:dict|Callable|None=None, # Measurements during training, as for `fit`
         seeds:int|None=None, # Networks a row; `FREQNB_SEEDS`, or `planned`, or as many as the scale has, when None
