@@ -939,6 +939,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'freqnb.links._entries': ('api/links.html#_entries', 'freqnb/links.py'),
                               'freqnb.links._insert': ('api/links.html#_insert', 'freqnb/links.py'),
                               'freqnb.links._line_of_uses': ('api/links.html#_line_of_uses', 'freqnb/links.py'),
+                              'freqnb.links._parsed': ('api/links.html#_parsed', 'freqnb/links.py'),
                               'freqnb.links._taken': ('api/links.html#_taken', 'freqnb/links.py'),
                               'freqnb.links._users': ('api/links.html#_users', 'freqnb/links.py'),
                               'freqnb.links.cells_of': ('api/links.html#cells_of', 'freqnb/links.py'),

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+
 # %% ../nbs/api/10_bodies.ipynb #ffa073d7
 _MATHJAX = [
     'MathJax.js',
@@ -92,12 +94,11 @@ def is_diagram(
     from PIL import Image
 
     picture = Image.open(BytesIO(data)).convert('RGB').reduce(4)
-    saturation = picture.convert('HSV').getchannel('S').tobytes()
-    light = picture.convert('L').tobytes()
-    gray = sum(60 <= o < 215 and s < 25 for o, s in zip(light, saturation))
-    white = sum(o >= 245 for o in light)
-    black = sum(o < 60 for o in light)
-    return white > 0.55 * len(light) and black < 0.1 * len(light) and gray < 0.2 * len(light)
+    saturation = np.asarray(picture.convert('HSV'))[..., 1]
+    light = np.asarray(picture.convert('L'))
+    gray = (light >= 60) & (light < 215) & (saturation < 25)
+    white, black = light >= 245, light < 60
+    return bool(white.mean() > 0.55 and black.mean() < 0.1 and gray.mean() < 0.2)
 
 # %% ../nbs/api/10_bodies.ipynb #5e805b66
 def _width(

@@ -12,10 +12,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # %% ../nbs/api/09_links.ipynb #5c1a2b05
 from .papers import PAPERS, title_of
+
+# %% ../nbs/api/09_links.ipynb #5c1a2b0f
+@cache
+def _parsed(
+    source:str, # A code cell
+)->list[ast.stmt]: # Not to be changed
+    "Its statements, without magics; the library's pages ask for those of a cell again and again"
+    lines = [line for line in source.split('\n') if not line.startswith(('%', '!'))]
+    return ast.parse('\n'.join(lines)).body
 
 # %% ../nbs/api/09_links.ipynb #5c1a2b08
 EXPORT = r'^#\|\s*export\s*$'  # Stands above a cell whose names are public
@@ -27,8 +37,7 @@ def statements_of(
     for cell in cells:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'code' and re.search(only, source, re.M):
-            lines = [line for line in source.split('\n') if not line.startswith(('%', '!'))]
-            yield from ast.parse('\n'.join(lines)).body
+            yield from _parsed(source)
 
 # %% ../nbs/api/09_links.ipynb #2caaea34
 def cells_of(

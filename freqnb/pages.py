@@ -116,10 +116,11 @@ def _style_assets(
 # %% ../nbs/api/10_pages.ipynb #202dc438
 def dead_links(
     folder:Path, # Folder of the site
+    pages:dict[Path,Page]|None=None, # What `read_pages` found there, where it was read already
 )->list[tuple[str,str]]: # Page and link
     "List the links, pictures, scripts and styles that lead nowhere, and the search results that do"
     folder = Path(folder).absolute()
-    pages = read_pages(folder)
+    pages = pages or read_pages(folder)
     wanted = _style_assets(folder)
     for file, page in pages.items():
         wanted += [(file, link) for link in page.links + page.assets]
@@ -133,11 +134,12 @@ def dead_links(
 # %% ../nbs/api/10_pages.ipynb #4c9f729b
 def outside_requests(
     folder:Path, # Folder of the site
+    pages:dict[Path,Page]|None=None, # What `read_pages` found there, where it was read already
 )->list[tuple[str,str]]: # Page or style, and the address it asks for
     "List what the pages and styles of a site would fetch from another host"
     folder = Path(folder).absolute()
     wanted = _style_assets(folder)
-    for file, page in read_pages(folder).items():
+    for file, page in (pages or read_pages(folder)).items():
         wanted += [(file, link) for link in page.assets]
     away = re.compile(r'(?:(?!data:)[a-z][a-z0-9+.-]*:)?//', re.I)
     outside = {(file, link) for file, link in wanted if away.match(link)}
@@ -148,7 +150,9 @@ def check_site(
     folder:Path, # Folder of the site
 )->None:
     "Raise when a site has a dead link or asks for anything from outside, naming each page and link"
-    faults = [f'{page}: dead link {link}' for page, link in dead_links(folder)]
-    faults += [f'{page}: asks for {link}' for page, link in outside_requests(folder)]
+    folder = Path(folder).absolute()
+    pages = read_pages(folder)
+    faults = [f'{page}: dead link {link}' for page, link in dead_links(folder, pages)]
+    faults += [f'{page}: asks for {link}' for page, link in outside_requests(folder, pages)]
     if faults:
         raise ValueError(f'the site has {len(faults)} fault(s):\n' + '\n'.join(faults))

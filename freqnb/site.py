@@ -87,12 +87,21 @@ def _copy_sources(
 # %% ../nbs/api/11_site.ipynb #36798910
 _CALL = """
 import os
+import sys
 from functools import cache
-from nbdev import config
-from nbdev.serve import proc_nbs
+from multiprocessing import get_context
+
+import torch
+from nbdev import config, serve
+
+def copies(act, files, **_):
+    with get_context('fork').Pool() as pool:
+        pool.map(act, files, chunksize=1)
 
 config._load_toml = cache(config._load_toml)
-proc_nbs('nbs', force=True, n_workers=0)
+if sys.platform == 'linux':  # elsewhere a new process imports everything again, which takes longer than it saves
+    serve.parallel = copies
+serve.proc_nbs('nbs', force=True, n_workers=0)
 os._exit(0)
 """
 
