@@ -89,7 +89,7 @@ def _entries(
     own = [o for o in statements if isinstance(o, DEFINITIONS) and not is_patch(o)]
     return [o.name for o in own if not o.name.startswith('_')]
 
-# %% ../nbs/api/09_links.ipynb #5c1a2b0f
+# %% ../nbs/api/09_links.ipynb #fca2af40
 @dataclass(frozen=True)
 class Rooms:
     "The notebooks of the library"

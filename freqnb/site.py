@@ -106,7 +106,13 @@ os._exit(0)
 """
 
 # %% ../nbs/api/11_site.ipynb #60ea0421
-_FUNCTION = re.compile(r'<function ([\w.]+) at 0x[0-9a-f]+>')  # A default, as Python shows it
+_DEFAULT = re.compile(r'<(?:function )?([\w.]+)(?: object)? at 0x[0-9a-f]+>')  # As Python shows one of no literal
+def _mend_defaults(
+    text:str, # A processed notebook
+    root:Path, # Root of the repository
+)->str:
+    "Show defaults without addresses in memory, and files without the folder they were built in"
+    return _DEFAULT.sub(r'\1', text).replace(f'{root.as_posix()}/', '')
 
 # %% ../nbs/api/11_site.ipynb #60ea0420
 def _stage(
@@ -128,7 +134,7 @@ def _stage(
     if done.returncode:
         raise RuntimeError(f'nbdev could not process the notebooks:\n{done.stderr[-1500:]}')
     for file in (work / '_proc').rglob('*.ipynb'):
-        file.write_text(_FUNCTION.sub(r'\1', file.read_text('utf-8')), 'utf-8')
+        file.write_text(_mend_defaults(file.read_text('utf-8'), root), 'utf-8')
     return work / '_proc'
 
 # %% ../nbs/api/11_site.ipynb #f67410be

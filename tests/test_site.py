@@ -139,6 +139,12 @@ def test_every_notebook_has_a_page_and_a_copy(site):
         assert not any(o.get('outputs') for o in copy['cells']), 'outputs are on the page'
 
 
+def test_pages_say_nothing_of_the_machine_that_built_them(site):
+    for page in site.rglob('*.html'):
+        found = re.findall(rf'{re.escape(str(ROOT))}|\b0x[0-9a-f]{{9,}}', page.read_text('utf-8'))
+        assert not found, (page, found)
+
+
 def test_every_paper_has_its_section(site):
     "The sidebar takes the papers from `freqnb.papers`, and each section holds links to its notebooks"
     html = (site / 'index.html').read_text('utf-8')
