@@ -46,8 +46,8 @@ def _ring_waves(band:tuple[float,float], h:int, w:int)->Tensor:
 # %% ../nbs/api/02_planted.ipynb #822dcf69
 def _basis(waves:Tensor, h:int, w:int)->Tensor:
     "Cosines and sines `(2M, H, W)` of the given waves `(M, 2)`, scaled so that a sum of all has rms 1"
-    rows = torch.arange(h)[:, None]
-    cols = torch.arange(w)
+    rows = torch.arange(h, dtype=torch.float64)[:, None]
+    cols = torch.arange(w, dtype=torch.float64)
     down, across = waves.T[:, :, None, None]
     angle = 2 * math.pi * (down * rows / h + across * cols / w)
 
@@ -77,8 +77,8 @@ def _shapes(band:tuple[float,float], strength:float, classes:int, h:int, w:int)-
 
     def draw(n, generator):
         pixels = torch.randint(-reach, reach + 1, (n, 2), generator=generator)
-        moves = pixels / torch.tensor([h, w])
-        turns = template[:, None] - moves @ waves.T.float()
+        moves = pixels / torch.tensor([h, w], dtype=torch.float64)
+        turns = template[:, None] - moves @ waves.T.double()
         return strength * _sum_of_waves(basis, 2 * math.pi * turns)
 
     return draw
@@ -101,7 +101,7 @@ def _textures(band:tuple[float,float], strength:float, classes:int, h:int, w:int
     bases = [_basis(sector, h, w) for sector in sectors]
 
     def draw(n, generator):
-        turns = [torch.rand(n, len(sector), generator=generator) for sector in sectors]
+        turns = [torch.rand(n, len(sector), generator=generator).double() for sector in sectors]
         pairs = zip(bases, turns)
         return strength * torch.stack([_sum_of_waves(basis, 2 * math.pi * turn) for basis, turn in pairs])
 
@@ -119,11 +119,11 @@ def _nothing(classes:int, h:int, w:int)->_Drawer:
 # %% ../nbs/api/02_planted.ipynb #c7ebe4da
 def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
     "Random images `(n, C, H, W)` of mean 0 and rms 1 whose amplitudes fall as one over the frequency"
-    down = torch.fft.fftfreq(h, 1 / h)[:, None]
-    across = torch.fft.rfftfreq(w, 1 / w)
+    down = torch.fft.fftfreq(h, 1 / h, dtype=torch.float64)[:, None]
+    across = torch.fft.rfftfreq(w, 1 / w, dtype=torch.float64)
     radius = (down.square() + across.square()).sqrt()
 
-    noise = torch.randn(n, channels, h, w, generator=generator)
+    noise = torch.randn(n, channels, h, w, generator=generator).double()
     spectrum = torch.fft.rfft2(noise) / radius
     drawn = torch.fft.irfft2(torch.where(radius > 0, spectrum, 0), s=(h, w))
     rms = drawn.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -132,7 +132,8 @@ def _background(n:int, channels:int, h:int, w:int, generator:Generator)->Tensor:
 # %% ../nbs/api/02_planted.ipynb #98de400b
 def _peak(x:Tensor)->Tensor:
     "The largest magnitude of each image `(n,)` over all classes of `x` `(K, n, ...)`"
-    return torch.linalg.vector_norm(x.flatten(2), math.inf, dim=2).amax(0)
+    pixels = x.flatten(2)
+    return torch.maximum(pixels.amax((0, 2)), -pixels.amin((0, 2)))
 
 # %% ../nbs/api/02_planted.ipynb #f47759cb
 def _plant(background:Tensor, shapes:Tensor, textures:Tensor, shape:Tensor, texture:Tensor)->Tensor:
