@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -105,6 +105,12 @@ def claimed(self:Place)->Iterator[bool]:
             yield False
         else:
             yield True
+
+# %% ../nbs/api/06_jobs.ipynb #e6fde1ab
+def _with_images(trainings:Sequence[Training])->list[Training]:
+    "The same, each with its images; those of one name are loaded once"
+    named = cache(load)
+    return [replace(one, splits=one.splits or named(one.recipe.data)) for one in trainings]
 
 # %% ../nbs/api/06_jobs.ipynb #e6fde1aa
 def place_of(
@@ -201,7 +207,7 @@ def work(
     found, content = pickle.loads(Path(file).read_bytes())
     sys.path[:] = [*sys.path, *(path for path in found if path not in sys.path)]
     trainings, places, session, device = pickle.loads(content)
-    share(trainings, places, session, pick_device(device))
+    share(_with_images(trainings), places, session, pick_device(device))
 
 # %% ../nbs/api/06_jobs.ipynb #5852889a
 def _end_with_parent()->None:
@@ -334,8 +340,7 @@ class _Cluster:
 # %% ../nbs/api/06_jobs.ipynb #4d922ae4
 def _steps(training:Training)->int:
     "Steps an epoch"
-    splits = training.splits or load(training.recipe.data)
-    images = training.recipe.images or len(splits.train)
+    images = training.recipe.images or len(training.splits.train)
     return images // training.recipe.batch_size
 
 # %% ../nbs/api/06_jobs.ipynb #100f1dc4
@@ -380,15 +385,16 @@ def train_all(
     "Train several networks side by side, and with whoever else trains them; `fit` then loads them"
     check_count(jobs=jobs)
     device = pick_device(device)
-    places = [place_of(training, device) for training in trainings]
+    loaded = _with_images(trainings)
+    places = [place_of(training, device) for training in loaded]
     session = os.urandom(8).hex()
-    watch = _Watch(trainings, places, progress)
+    watch = _Watch(loaded, places, progress)
     jobs = min(jobs, sum(not place.is_done() for place in places))
     with watch.bar:
         if jobs > 1 or (jobs and cluster):
             _with_help(trainings, places, session, device, jobs, cluster, watch)
         else:
-            share(trainings, places, session, device, watch.look)
+            share(loaded, places, session, device, watch.look)
     notes = [place.read() for place in places]
     return [note.error if note.session == session else '' for note in notes]
 
