@@ -23,6 +23,7 @@ _IMPORTED = [
     'freqnb.widgets',
     'ipykernel.kernelapp',
     'matplotlib.pyplot',
+    'torch._dynamo',  # every optimizer asks for it, which takes two seconds
 ]
 _LAUNCHER = 'ipykernel_launcher'
 _INLINE = 'module://matplotlib_inline.backend_inline'
