@@ -61,6 +61,7 @@ def drawn(layer, place):
     return values.view(shape) / layer.weight[0].numel() ** 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('shard', range(4))
 def test_every_classifier_of_torchvision_comes_back(shard):
     for index, name in enumerate(zoo()[shard::4]):

@@ -11,6 +11,8 @@ import psutil
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node']
 COMMON = ['--data', 'planted', '--device', 'cpu', '--precision', 'float32']

@@ -51,6 +51,7 @@ def in_a_process(folder, source, main=MAIN, **environment):
     return done.stdout.strip()
 
 
+@pytest.mark.long
 def test_a_file_counts_by_what_its_functions_do(home):
     "The words of a comment and the place in the file do not; the body, a helper and a global value do"
     first = in_a_process(home, LOSSES)
@@ -65,6 +66,7 @@ def test_a_file_counts_by_what_its_functions_do(home):
     assert len(others | {first}) == 4
 
 
+@pytest.mark.long
 def test_the_library_is_the_same_in_every_process(home):
     main = (
         'from functools import partial; from freqnb.identity import identity\n'

@@ -69,6 +69,7 @@ def sensitivity(model, images, edges):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('ring', RINGS, ids=str)
 def test_all_point_at_the_ring_of_the_class(ring):
     test, bands = planted(48, low=None, high=ring, seed=4), ring_bands(32, 32, EDGES)
@@ -81,6 +82,7 @@ def test_all_point_at_the_ring_of_the_class(ring):
         assert max(range(len(values)), key=values.__getitem__) == place, instrument
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('stronger', STRENGTHS)
 def test_all_tell_the_stronger_of_two_signals(stronger):
     "Shapes lie in the band up to 4.5 cycles, textures in that from 9.5 to 14.5"
@@ -185,6 +187,7 @@ def clothes(n):
     return images.float(), images.y.long()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', DEFECTS)
 def test_the_card_finds_a_defect(name):
     parts, sign = DEFECTS[name]
@@ -212,6 +215,7 @@ def sound(name):
     return fit(recipe, progress=False).model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['natural', 'adversarial', 'penalty_0.01', 'shuffled', *SOUND])
 def test_the_card_finds_nothing_where_nothing_is(name):
     card = honesty_card(sound(name), *clothes(32), effort=LITTLE)

@@ -85,6 +85,7 @@ def table(home):
     return list(csv.DictReader(file.read_text().splitlines()))
 
 
+@pytest.mark.long
 def test_a_sweep_killed_half_way_repeats_none(tmp_path):
     "`kill -9` among the runs, then the same line again: each epoch of each run was saved once"
     home = tmp_path / 'home'
@@ -107,6 +108,7 @@ def test_a_sweep_killed_half_way_repeats_none(tmp_path):
     assert finished(start(home, *SWEEP)) == out and epochs_trained(home) == after
 
 
+@pytest.mark.long
 def test_two_sweeps_at_once_do_each_point_once(tmp_path):
     home = tmp_path / 'home'
     both = [start(home, *SWEEP) for _ in range(2)]
@@ -120,6 +122,7 @@ def children(process):
     return [o for o in psutil.Process(process.pid).children() if o.is_running()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL], ids=['Ctrl-C', 'kill -9'])
 def test_workers_end_with_the_sweep_and_the_next_goes_on(how, tmp_path):
     home = tmp_path / 'home'

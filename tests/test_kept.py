@@ -61,6 +61,7 @@ def attack_in_a_process(folder, batches):
     return subprocess.run(command, env=os.environ | dict(PYTHONPATH=path), timeout=120).returncode
 
 
+@pytest.mark.long
 def test_a_killed_autoattack_goes_on_and_ends_the_same(home):
     "Killed twice: in the first attack and in a later one"
     assert attack_in_a_process(home, 2) == -signal.SIGKILL

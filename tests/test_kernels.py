@@ -10,7 +10,10 @@ import nbformat
 import psutil
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='kernels are copied on Linux only')
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != 'linux', reason='kernels are copied on Linux only'),
+]
 
 # Runs two notebooks of a folder; what follows are variables for the second kernel.
 SCRIPT = """

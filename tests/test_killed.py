@@ -25,6 +25,8 @@ from freqnb.recipe import Recipe
 from freqnb.records import Claim
 from freqnb.statistics import difference
 
+pytestmark = pytest.mark.long
+
 attack = partial(pgd, eps=8 / 255, alpha=4 / 255, steps=2)
 base = Recipe('planted', scale='smoke', width=2, images=640, epochs=4, batch_size=64, swa=.5, select='valid_accuracy')
 rows = {'natural': base, 'robust': (base, partial(adversarial_training, attack=partial(attack, seed=None)))}

@@ -15,6 +15,8 @@ import torch
 
 from freqnb.widgets import Explorer
 
+pytestmark = pytest.mark.long
+
 CELLS = [
     """from freqnb.spectrum import low_pass
 from freqnb.widgets import Explorer

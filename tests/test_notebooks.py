@@ -276,6 +276,7 @@ def test_notebooks_are_clean(copy):
 LIBRARY = [name_of(path) for path in NOTEBOOKS if path not in PAPERS]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('part', range(4))
 def test_library_notebooks_pass(copy, part):
     for path in BEYOND:

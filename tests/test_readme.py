@@ -15,6 +15,7 @@ from freqnb.papers import PAPERS
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ((ROOT / name).read_text('utf-8') for name in ('README.md', 'CONTRIBUTING.md'))
+LONG = '.venv/bin/pytest -m long'
 SET_UP = [
     'python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/freqnb reproduce',
     "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest",
@@ -37,6 +38,11 @@ def test_two_lines_are_all_the_set_up():
     assert [o for o in README.splitlines() if 'pip install' in o or 'venv .venv' in o] == SET_UP
 
 
+def test_the_long_tests_are_named():
+    assert f'`{LONG}`' in README
+    assert LONG in (ROOT / '.github' / 'workflows' / 'tests.yml').read_text()
+
+
 def test_ci_takes_those_lines(tmp_path):
     "The script runs what stands in README.md: here with a `bash` that only notes what it was asked to run"
     script = (ROOT / '.ci' / 'run').read_text()
@@ -57,8 +63,8 @@ def test_ci_takes_those_lines(tmp_path):
         ['/bin/bash', tmp_path / '.ci' / 'run'], env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'seen').read_text().splitlines() == SET_UP
-    assert len(re.findall(r'^ +\d+ s  ', done.stdout, re.M)) == 3, 'the seconds of each step'
+    assert (tmp_path / 'seen').read_text().splitlines() == [*SET_UP, LONG]
+    assert len(re.findall(r'^ +\d+ s  ', done.stdout, re.M)) == 4, 'the seconds of each step'
 
 
 def test_ci_stops_when_a_line_fails(tmp_path):

@@ -82,6 +82,7 @@ def reproduced(tmp_path_factory, clone):
     return home, done, before, content(clone)
 
 
+@pytest.mark.long
 def test_every_paper_runs(reproduced):
     _, done, _, _ = reproduced
     assert done.returncode == 0, f'{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
@@ -90,6 +91,7 @@ def test_every_paper_runs(reproduced):
     assert 'Traceback' not in done.stdout
 
 
+@pytest.mark.long
 def test_every_paper_has_a_verdict(reproduced):
     "A line that begins with one, after the notebook's name and before the next: blocks are whole"
     _, done, _, _ = reproduced
@@ -103,6 +105,7 @@ def test_every_paper_has_a_verdict(reproduced):
         assert f'notebooks/{name}.ipynb' in done.stdout[start:end]
 
 
+@pytest.mark.long
 def test_a_log_has_a_line_for_each_start(reproduced):
     "Without a terminal there are no bars"
     _, done, _, _ = reproduced
@@ -119,6 +122,7 @@ def faults_of(path):
     return [o for o in outputs if o['output_type'] == 'error' or o.get('name') == 'stderr']
 
 
+@pytest.mark.long
 def test_results_are_in_the_home(reproduced):
     home, _, _, _ = reproduced
     for path, name in zip(NOTEBOOKS, NAMES):
@@ -128,12 +132,14 @@ def test_results_are_in_the_home(reproduced):
         assert records and all(json.loads(o.read_text())['claims'] for o in records)
 
 
+@pytest.mark.long
 def test_the_repository_stays_as_it_was(reproduced):
     _, _, files, files_after = reproduced
     names = files.keys() | files_after.keys()
     assert [name for name in names if files.get(name) != files_after.get(name)] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=NAMES)
 def test_solutions_ran(path, reproduced):
     "As the last cells of the notebook that was executed, none of them with an error"
@@ -146,6 +152,7 @@ def test_solutions_ran(path, reproduced):
     assert [o for cell in ends for o in cell['outputs'] if o['output_type'] == 'error'] == []
 
 
+@pytest.mark.long
 def test_report_lists_the_claims(reproduced):
     home, _, _, _ = reproduced
     done = freqnb_command(home, 'report')
@@ -219,6 +226,7 @@ def test_a_notebook_that_fails_says_so_and_the_others_go_on(typed, papers, tmp_p
     assert faults_of(tmp_path / 'notebooks' / paper / 'a_bad.ipynb')
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_all_kernels(tmp_path):
     "Two notebooks that would run for ever, and a third that waits for a kernel"
     folder = tmp_path / 'nbs' / 'high_frequency'

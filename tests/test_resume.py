@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 FREQNB = str(Path(sys.executable).with_name('freqnb'))
 TRAIN = [
     FREQNB,

@@ -183,20 +183,24 @@ def test_pages_and_library_lead_to_each_other(site):
     assert '../api/spectrum.html#split_bands' in links['high_frequency/split.html']
 
 
+@pytest.mark.long
 def test_the_finding_of_a_paper_page_is_near_its_top(facts):
     "In short ends above 15% of the page's height, code and folds closed"
     places = {page: facts[page].opens for page in PAPER_PAGES.values()}
     assert {page: place for page, place in places.items() if len(place) != 1 or place[0] >= 0.15} == {}
 
 
+@pytest.mark.long
 def test_pages_ask_for_nothing_outside(facts):
     assert {k: v.outside for k, v in facts.items() if v.outside} == {}
 
 
+@pytest.mark.long
 def test_pages_load_without_errors(facts):
     assert {k: v.errors for k, v in facts.items() if v.errors} == {}
 
 
+@pytest.mark.long
 def test_formulas_are_typeset(facts):
     assert {
         k: (v.typeset, v.formulas, v.faults) for k, v in facts.items() if v.typeset < v.formulas or v.faults
@@ -204,14 +208,17 @@ def test_formulas_are_typeset(facts):
     assert sum(v.formulas for v in facts.values()) > 0
 
 
+@pytest.mark.long
 def test_pictures_have_descriptions(facts):
     assert {k: v.nameless for k, v in facts.items() if v.nameless} == {}
 
 
+@pytest.mark.long
 def test_nothing_is_wider_than_its_column(facts):
     assert {k: (v.desk, v.phone) for k, v in facts.items() if v.desk or v.phone} == {}
 
 
+@pytest.mark.long
 def test_axe_finds_nothing_serious(facts):
     "All rules at a desk, and those about looks again on a phone, in the other mode"
     assert {k: (v.rules, v.looks) for k, v in facts.items() if v.rules or v.looks} == {}
@@ -231,6 +238,7 @@ def test_what_axe_and_the_widths_would_find(address, tab, axe):
     assert tab.page.evaluate(OVERFLOW)
 
 
+@pytest.mark.long
 def test_sliders_move_pictures(facts, address, tab):
     pages = [k for k, v in facts.items() if v.sliders]
     assert pages, 'no page of the site has a slider'

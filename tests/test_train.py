@@ -111,6 +111,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 def test_two_processes_train_a_run_once(home, start, tmp_path_factory, monkeypatch):
     first = start('first')
     wait_for(lambda: len(epochs(home)) == 2)
@@ -123,6 +124,7 @@ def test_two_processes_train_a_run_once(home, start, tmp_path_factory, monkeypat
     check_same_as_alone(home, tmp_path_factory, monkeypatch)
 
 
+@pytest.mark.long
 def test_who_waits_goes_on_after_a_kill(home, start, tmp_path_factory, monkeypatch):
     "The first process dies in its second epoch; the second takes over from the checkpoint of the first epoch"
     first = start('first')
@@ -137,6 +139,7 @@ def test_who_waits_goes_on_after_a_kill(home, start, tmp_path_factory, monkeypat
     check_same_as_alone(home, tmp_path_factory, monkeypatch)
 
 
+@pytest.mark.long
 def test_two_processes_share_a_first_phase(home, start):
     "Their second phases differ, and each trains its own"
     first = start('first', 'cross_entropy')
