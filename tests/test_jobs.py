@@ -227,6 +227,7 @@ def slurm(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.long
 def test_slurm_trains_the_networks(typed, slurm, tmp_path):
     "Through submitit, with commands that stand for Slurm's: two jobs, four networks"
     line = ['sweep', 'train', *FIXED, 'epochs=1', 'seed=0-3', '--jobs', '2', '--device', 'cpu']
@@ -249,6 +250,7 @@ NOTEBOOK = [
 ]
 
 
+@pytest.mark.long
 def test_one_notebook_and_two_processes_train_its_networks(typed, tmp_path, monkeypatch):
     "Also with an objective that was written in the notebook; the notebook finds the runs of the others"
     pytest.importorskip('cloudpickle')

@@ -13,6 +13,8 @@ from contextlib import suppress
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 KILLS = int(os.environ.get('FREQNB_KILLS', 3))
 TRAINING = """
 from functools import partial
@@ -24,8 +26,6 @@ from freqnb.objectives import adversarial_training
 from freqnb.recipe import Recipe
 from freqnb.records import Claim
 from freqnb.statistics import difference
-
-pytestmark = pytest.mark.long
 
 attack = partial(pgd, eps=8 / 255, alpha=4 / 255, steps=2)
 base = Recipe('planted', scale='smoke', width=2, images=640, epochs=4, batch_size=64, swa=.5, select='valid_accuracy')

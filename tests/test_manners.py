@@ -63,6 +63,7 @@ def limited(kind, most, arguments):
     )
 
 
+@pytest.mark.long
 def test_a_full_disk_names_the_file_and_keeps_what_was_there(typed, home):
     "A file that may not grow, as on a full disk; with room again the same line goes on"
     assert typed(*TRAIN[:-4], '--epochs', '1', '--device', 'cpu')[0] == 0

@@ -43,6 +43,7 @@ def learn(images, seed=0, epochs=3):
     ).model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', BANDS)
 def test_the_sweep_finds_the_band(name):
     first, last = EDGES[name]
@@ -56,6 +57,7 @@ def test_the_sweep_finds_the_band(name):
     assert min(high[:3]) > 0.9 and max(high[3:]) < CHANCE + 0.15, f'high parts of {name}: {high}'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('followed', STRENGTHS)
 def test_the_stronger_signal_is_followed(followed, seed):
