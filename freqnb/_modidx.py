@@ -1030,6 +1030,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'freqnb.models.device_of': ('api/models.html#device_of', 'freqnb/models.py'),
                                'freqnb.models.initialize': ('api/models.html#initialize', 'freqnb/models.py'),
                                'freqnb.models.logits_of': ('api/models.html#logits_of', 'freqnb/models.py'),
+                               'freqnb.models.measuring': ('api/models.html#measuring', 'freqnb/models.py'),
                                'freqnb.models.networks_of': ('api/models.html#networks_of', 'freqnb/models.py'),
                                'freqnb.models.predict': ('api/models.html#predict', 'freqnb/models.py'),
                                'freqnb.models.pretrained': ('api/models.html#pretrained', 'freqnb/models.py'),

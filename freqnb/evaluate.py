@@ -33,7 +33,15 @@ from .data import Images, StreamedImages
 from .door import check_label_range, check_labels, check_shape, checked_adversarial, checked_images
 from .kept import kept, kept_file
 from .layers import convolutions, dct_coefficients
-from .models import default_batch_size, device_of, evaluating, logits_of, networks_of, predict
+from freqnb.models import (
+    default_batch_size,
+    device_of,
+    evaluating,
+    logits_of,
+    measuring,
+    networks_of,
+    predict,
+)
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
 
@@ -306,8 +314,12 @@ def fourier_heatmap(
     def wrong(images):
         return ~correct(networks, images, y.repeat(len(images) // len(y)))
 
+    def heat():
+        with measuring(networks):
+            return _over_waves(wrong, x, eps, seed, True, progress)
+
     file = kept_file('fourier_heatmap', networks, x=x, y=y, eps=eps, seed=seed, measure=fourier_heatmap)
-    return kept(file, lambda: _over_waves(wrong, x, eps, seed, True, progress))
+    return kept(file, heat)
 
 # %% ../nbs/api/06_evaluate.ipynb #9533a7f5
 def fourier_response(
@@ -327,7 +339,8 @@ def fourier_response(
             dim=-1
         )
 
-    return _over_waves(moved, x, eps, seed, False, progress)
+    with measuring(networks):
+        return _over_waves(moved, x, eps, seed, False, progress)
 
 # %% ../nbs/api/06_evaluate.ipynb #50ac200b
 def coefficient_shares(
