@@ -33,15 +33,7 @@ from .data import Images, StreamedImages
 from .door import check_label_range, check_labels, check_shape, checked_adversarial, checked_images
 from .kept import kept, kept_file
 from .layers import convolutions, dct_coefficients
-from freqnb.models import (
-    default_batch_size,
-    device_of,
-    evaluating,
-    logits_of,
-    measuring,
-    networks_of,
-    predict,
-)
+from .models import default_batch_size, device_of, evaluating, logits_of, measuring, networks_of, predict
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
 

@@ -145,8 +145,7 @@ def ring_heatmap(
     waves = _waves_of_cells(cells)
     chosen = [_drawn(each, len(x), draws, draw) for each in waves]
     measure = partial(_wrong_under, networks, x, y, amplitudes)
-    total = len(x) * sum(each.shape[1] for each in chosen)
-    with measuring(networks), progress_bar(total, progress, 'image') as bar:
+    with measuring(networks), progress_bar(len(x) * sum(each.shape[1] for each in chosen), progress, 'image') as bar:
         found = [measure(each, bar) for each in chosen]
     wrong = torch.stack([each.mean(2) for each in found], -1)
     errors = [_sampling_error(each, len(all_waves)) for each, all_waves in zip(found, waves)]
