@@ -1,6 +1,7 @@
 """What may go wrong, provoked for real: a full disk, a closed home, a set that cannot be fetched. Each has one line."""
 
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -371,3 +372,31 @@ def test_notebooks_that_cannot_run_say_so(tmp_path):
     found = {outcome.path.stem: outcome.error for outcome in run_notebooks(outs)}
     assert found['killed'] == 'the kernel died of SIGKILL, as where memory runs out'
     assert 'JSON' in found['junk'] and '\n' not in found['junk'] and found['well'] == ''
+
+
+# Pages of memory that the system has to give for the second of two equal texts
+PAGES = """
+import os, resource, sys
+size = 64_000_000
+if 'keep' in sys.argv:
+    from freqnb.__main__ import keep_memory
+    keep_memory()
+b'1' * size
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+b'1' * size
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, os.environ.get('MALLOC_MMAP_THRESHOLD_'))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='a matter of glibc')
+def test_memory_waits_for_the_next_batch():
+    def pages(*arguments, **own):
+        command = [sys.executable, '-c', PAGES, *arguments]
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
+        count, variable = done.stdout.split()
+        return int(count), variable
+
+    assert pages()[0] > 10_000
+    kept, variable = pages('keep')
+    assert kept < 1000 and variable == str(2**30)
+    assert pages('keep', MALLOC_MMAP_THRESHOLD_='1000000')[1] == '1000000', "one's own choice stays"
