@@ -262,12 +262,13 @@ def _ask(self:Asked, images:Tensor)->Tensor:
 # %% ../nbs/api/02_door.ipynb #59f27174
 @contextmanager
 def evaluating(
-    model:nn.Module, # Any network
-)->Iterator[nn.Module]: # The same
+    model:Network, # A module; a function has no mode, and stays as it is
+)->Iterator[Network]: # The same
     "Evaluation mode inside the block; each module's own mode again after it"
-    modes = {module: module.training for module in model.modules()}
+    is_module = isinstance(model, nn.Module)
+    modes = {module: module.training for module in model.modules()} if is_module else {}
     try:
-        yield model.eval()
+        yield model.eval() if is_module else model
     finally:
         for module, training in modes.items():
             module.training = training

@@ -11,7 +11,6 @@ __all__ = ['per_network', 'correct', 'accuracy', 'own_correct', 'robust_correct'
 # %% ../nbs/api/06_evaluate.ipynb #b86ba9c0
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,9 +30,10 @@ from freqnb.basics import (
 from .corruptions import BENCHMARK, corrupted
 from .data import Images, StreamedImages
 from .door import check_label_range, check_labels, check_shape, checked_adversarial, checked_images
+from .gradients import measuring
 from .kept import kept, kept_file
 from .layers import convolutions, dct_coefficients
-from .models import default_batch_size, device_of, evaluating, logits_of, measuring, networks_of, predict
+from .models import default_batch_size, device_of, evaluating, logits_of, networks_of, predict
 from .penalties import highest_weights
 from .spectrum import low_passes, rescale
 
@@ -140,7 +140,7 @@ def _attacked(model:Network, x:Tensor, y:Tensor, attack:Attack, batch_size:int|N
     left = right.nonzero()[:, 0]
     if len(left):
         _warn_of_chance(model, x)
-        with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+        with evaluating(model):
             adversarial = attack(model, x[left], y[left])
         adversarial = checked_adversarial(adversarial, x[left], attack)
         right[left] = correct(model, adversarial, y[left], batch_size)
@@ -307,7 +307,7 @@ def fourier_heatmap(
         return ~correct(networks, images, y.repeat(len(images) // len(y)))
 
     def heat():
-        with measuring(networks):
+        with measuring(*networks):
             return _over_waves(wrong, x, eps, seed, True, progress)
 
     file = kept_file('fourier_heatmap', networks, x=x, y=y, eps=eps, seed=seed, measure=fourier_heatmap)
@@ -331,7 +331,7 @@ def fourier_response(
             dim=-1
         )
 
-    with measuring(networks):
+    with measuring(*networks):
         return _over_waves(moved, x, eps, seed, False, progress)
 
 # %% ../nbs/api/06_evaluate.ipynb #50ac200b

@@ -10,7 +10,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -298,7 +298,7 @@ def honesty_card(
     x, effort = check_images(x, y, eps).detach(), effort or Effort()
     if not eps > 0:
         raise ValueError(f'eps is {eps!r}; expected the distance of a claim of robustness, above 0')
-    with _noted() as said, evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+    with _noted() as said, evaluating(model):
         facts = _facts(model, x, y)
         clean = correct(model, x, y)
         rows = _rows(model, x, y, clean, eps, effort, seed, facts['logit scale'])

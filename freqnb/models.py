@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INITS', 'PUBLISHED', 'CONVOLUTIONS', 'ZOO', 'add_dropout', 'initialize', 'Published', 'takes_option', 'create',
-           'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'measuring', 'as_model',
-           'averaged', 'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture', 'Normalize',
+           'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'as_model', 'averaged',
+           'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture', 'Normalize',
            'count_parameters']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
@@ -16,8 +16,7 @@ import inspect
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from freqnb.door import (
     evaluating,
     warn_of_probabilities,
 )
-from .layers import DCTConv2d, DCTSignalConv2d, folded_batch_norm, to_dct
+from .layers import DCTConv2d, DCTSignalConv2d, to_dct
 from .networks import NETS, Architecture, Normalize, count_parameters, skip_first
 
 # %% ../nbs/api/03_models.ipynb #d5290265
@@ -253,7 +252,7 @@ def logits_of(
     "Logits of one network, from images moved to its device a batch at a time; uint8 pixels become [0, 1]"
     device, asked = device_of(model, x), Asked(model)
     logits = []
-    with evaluating(model) if isinstance(model, nn.Module) else nullcontext():
+    with evaluating(model):
         for batch in x.split(batch_size or default_batch_size(device, x.shape[1:])):
             batch = batch.to(device, memory_format=torch.channels_last)
             pixels = batch.float() / 255 if batch.dtype == torch.uint8 else batch
@@ -278,19 +277,6 @@ def predict(
     if not x.is_meta and any(are_probabilities(found).all() for found in logits):
         warn_of_probabilities()
     return logits[0] if callable(models) else torch.stack(logits)
-
-# %% ../nbs/api/03_models.ipynb #de06e052
-@contextmanager
-def measuring(
-    models:Network|Sequence[Network], # One network, or several
-)->Iterator[None]:
-    "Modules in evaluation mode, their batch normalization folded, inside the block: for many passes"
-    with ExitStack() as stack:
-        for model in networks_of(models):
-            if isinstance(model, nn.Module):
-                stack.enter_context(evaluating(model))
-                stack.enter_context(folded_batch_norm(model))
-        yield
 
 # %% ../nbs/api/03_models.ipynb #d45f7ac4
 def _take_logits(output:Any)->Any:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from .basics import Network, check_choice, check_count, progress_bar
 from .door import check_labels, checked_images
 from .evaluate import _wave_amplitudes, correct, per_network
-from .gradients import attacking, differentiable_logits, image_gradient
+from .gradients import attacking, differentiable_logits, image_gradient, measuring
 from .layers import convolutions
 from .losses import LOSSES, LossName, attack_loss
-from .models import default_batch_size, device_of, evaluating, measuring, networks_of
+from .models import default_batch_size, device_of, evaluating, networks_of
 from .spectrum import frequency_grid, radial_energy
 from .statistics import Estimate, estimate
 
@@ -145,7 +145,7 @@ def ring_heatmap(
     waves = _waves_of_cells(cells)
     chosen = [_drawn(each, len(x), draws, draw) for each in waves]
     measure = partial(_wrong_under, networks, x, y, amplitudes)
-    with measuring(networks), progress_bar(len(x) * sum(each.shape[1] for each in chosen), progress, 'image') as bar:
+    with measuring(*networks), progress_bar(len(x) * sum(each.shape[1] for each in chosen), progress, 'image') as bar:
         found = [measure(each, bar) for each in chosen]
     wrong = torch.stack([each.mean(2) for each in found], -1)
     errors = [_sampling_error(each, len(all_waves)) for each, all_waves in zip(found, waves)]
