@@ -322,6 +322,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'freqnb.diagnosis.Diagnosis.findings': ('api/diagnosis.html#diagnosis.findings', 'freqnb/diagnosis.py'),
                                   'freqnb.diagnosis.Diagnosis.look': ('api/diagnosis.html#diagnosis.look', 'freqnb/diagnosis.py'),
                                   'freqnb.diagnosis.Diagnosis.report': ('api/diagnosis.html#diagnosis.report', 'freqnb/diagnosis.py'),
+                                  'freqnb.diagnosis._is_dead': ('api/diagnosis.html#_is_dead', 'freqnb/diagnosis.py'),
                                   'freqnb.diagnosis._rounds': ('api/diagnosis.html#_rounds', 'freqnb/diagnosis.py'),
                                   'freqnb.diagnosis._was_told': ('api/diagnosis.html#_was_told', 'freqnb/diagnosis.py'),
                                   'freqnb.diagnosis._why_zero': ('api/diagnosis.html#_why_zero', 'freqnb/diagnosis.py')},

@@ -46,6 +46,14 @@ def look(self:Diagnosis,
     self.counts = counts if self.counts is None else self.counts + counts
     self.images += len(logits)
 
+# %% ../nbs/api/03_diagnosis.ipynb #495ab253
+@torch.no_grad()
+def _is_dead(asked:Network, x:Tensor)->bool:
+    "Whether more than half of several images get one answer, and it is the same to the last bit"
+    answers = asked(x[:32])
+    _, counts = answers.unique(dim=0, return_counts=True)
+    return 1 < len(answers) < 2 * int(counts.max())
+
 # %% ../nbs/api/03_diagnosis.ipynb #495ab252
 @torch.no_grad()
 def _rounds(asked:Network, x:Tensor)->bool:
@@ -63,9 +71,12 @@ def _why_zero(zero:int, saturated:int, asked:Network, x:Tensor)->str:
             f'For {saturated} the softmax is 1 and the cross-entropy 0: compare with '
             "loss='margin', which does not saturate"
         )
-    cure = 'try `square`, which needs no gradient, or attack a copy of the network with a straight-through pass there'
+    if _is_dead(asked, x):
+        return 'Most images get the very same logits, as when rectifiers are off for good: train with smaller steps'
+    why = 'The network rounds its input' if _rounds(asked, x) else 'A layer passes none back'
     return (
-        f'The network rounds its input: {cure}' if _rounds(asked, x) else f'A layer passes none back: {cure}'
+        f'{why}: try `square`, which needs no gradient, '
+        'or attack a copy of the network with a straight-through pass there'
     )
 
 # %% ../nbs/api/03_diagnosis.ipynb #028c1995
