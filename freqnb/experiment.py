@@ -246,9 +246,10 @@ def table(
 def placed(
     self:Experiment,
     claims:Sequence[Claim], # Those that know their setting keep it
+    *rows:Any, # Names of the rows that they are about; all when left out
 )->list[Claim]: # In the same order
     "Claims that say which images and networks they were measured on, for a record that has others, too"
-    runs = [run for row in self.runs.values() for run in row]
+    runs = [run for name in rows or self.runs for run in self.runs[name]]
     return records.placed(claims, self.name, runs, self.test, self.scale)
 
 # %% ../nbs/api/07_experiment.ipynb #8cc0051a
