@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INITS', 'PUBLISHED', 'CONVOLUTIONS', 'ZOO', 'add_dropout', 'initialize', 'Published', 'takes_option', 'create',
-           'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'as_model', 'averaged',
-           'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture', 'Normalize',
-           'count_parameters']
+           'device_of', 'default_batch_size', 'networks_of', 'logits_of', 'predict', 'answers_alike', 'say_if_dead',
+           'as_model', 'averaged', 'zoo_names', 'zoo_manifest', 'zoo_order', 'pretrained', 'NETS', 'Architecture',
+           'Normalize', 'count_parameters']
 
 # %% ../nbs/api/03_models.ipynb #c48cd012
 import hashlib
@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import json
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -277,6 +278,31 @@ def predict(
     if not x.is_meta and any(are_probabilities(found).all() for found in logits):
         warn_of_probabilities()
     return logits[0] if callable(models) else torch.stack(logits)
+
+# %% ../nbs/api/03_models.ipynb #de06e061
+def answers_alike(
+    model:Network, # Images to logits
+    x:Tensor, # Several images `(N, C, H, W)`, of any range
+)->bool: # Whether no logit varies by a thousandth of the largest
+    "Whether a network tells no image from another, as where its rectifiers are off for good"
+    logits = predict(model, x, filtered=True)
+    logits = logits - logits.mean(1, keepdim=True)
+    spread = (logits - logits.mean(0)).abs().max()
+    return bool(spread <= 1e-3 * logits.abs().max())
+
+# %% ../nbs/api/03_models.ipynb #de06e063
+def say_if_dead(
+    model:Network, # Images to logits
+    x:Tensor, # As for `answers_alike`
+    title:str, # What the network is, for people
+)->None:
+    "A warning where a trained network answers every image alike"
+    if answers_alike(model, x):
+        warnings.warn(
+            f'{title}: the network answers every image alike, so what is measured on it says nothing about '
+            'its training; try a smaller learning rate, a warmup or batch normalization',
+            stacklevel=5,
+        )
 
 # %% ../nbs/api/03_models.ipynb #d45f7ac4
 def _take_logits(output:Any)->Any:

@@ -28,8 +28,8 @@ import freqnb
 from .answers import pack, pack_permutation, unpack, unpack_permutation
 from .basics import SCALES, check_scale, clone_folder, home, replace_file, settings
 from .claims import ASPECTS, Claim, survivors, tally
-from .data import Images, is_part_of
-from .models import PUBLISHED
+from .data import Images, StreamedImages, is_part_of
+from .models import PUBLISHED, answers_alike
 from .papers import PAPERS, Paper
 from .statistics import Estimate
 from .train import Recipe, Run
@@ -303,11 +303,13 @@ def _versions()->dict[str,str]:
     return dict(freqnb=freqnb.__version__, torch=torch_version, python=platform.python_version())
 
 # %% ../nbs/api/06_records.ipynb #993c4348
-def _images_in_words(test:Images)->str:
+def _first_images(test:Images|StreamedImages, n:int)->Tensor:
+    "The first so many images"
+    return test.x[:n] if isinstance(test, Images) else next(iter(test.batches(n)))[0]
+
+def _images_in_words(test:Images|StreamedImages)->str:
     "Such as 'fashion_mnist_mini, gray, 28 x 28'"
-    channels, height, width = (
-        test.x.shape[1:] if hasattr(test, 'x') else next(iter(test.batches(1)))[0].shape[1:]
-    )
+    channels, height, width = _first_images(test, 1).shape[1:]
     return f'{test.name}, {"gray" if channels == 1 else "color"}, {height} x {width}'
 
 # %% ../nbs/api/06_records.ipynb #551608dd
@@ -353,6 +355,13 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
     return found + _training_differs(scale, recipe, paper)
 
+# %% ../nbs/api/06_records.ipynb #334c7278
+def _dead_in_words(runs:Sequence[Run], test:Images)->list[str]:
+    "How many networks answer every image alike; nothing where none does"
+    few = _first_images(test, 32)
+    dead = sum(answers_alike(run.model, few) for run in runs)
+    return [f'training: {dead} of {len(runs)} networks answer every image alike'] if dead else []
+
 # %% ../nbs/api/06_records.ipynb #38f1ce27
 def _check_sentences(claims:Sequence[Claim])->None:
     "Refuse two claims that say the same"
@@ -379,7 +388,8 @@ def placed(
     "Claims that say which images and networks they were measured on"
     networks = ' and '.join(dict.fromkeys(map(_network_in_words, runs)))
     setting = f'{_images_in_words(test)}; {networks}'
-    differs = tuple(_differences(name, scale, runs, test) if differs is None else differs)
+    found = _differences(name, scale, runs, test) if differs is None else differs
+    differs = (*found, *_dead_in_words(runs, test))
     facts = dict(setting=setting, differs=differs)
     if _published(runs):
         facts['subject'] = 'network'

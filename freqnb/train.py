@@ -29,7 +29,7 @@ from .distributed import ALONE, World, check_devices, say_processes, world
 from .images import shuffle_labels
 from .kept import keeping_nothing
 from .loop import Feed, State, epoch_seed, train_epoch, update_batch_norm
-from .models import create, predict, takes_option
+from .models import create, predict, say_if_dead, takes_option
 
 # %% ../nbs/api/05_train.ipynb #15f61e29
 from freqnb.objectives import (
@@ -332,10 +332,12 @@ def _fit(
         state = new_state(recipe, x, len(train.classes), steps * recipe.epochs, device, model)
         own = None if model is None else state.model
         about |= dict(image=list(x.shape[1:]), network=network_code(recipe.model, recipe.conv, own))
-        del x
+        x = x[:64].clone()
         job.together = who.together(state.model)
         part = _train(job, state, objective)
-    return Run.of(state, part.about, recipe, part.path, permutation)
+    run = Run.of(state, part.about, recipe, part.path, permutation)
+    say_if_dead(run.model, x, title)
+    return run
 
 # %% ../nbs/api/05_train.ipynb #0ce24726
 _OF_THE_NETWORK = ('model', 'width', 'norm', 'kernel', 'conv', 'basis', 'dropout', 'init')
