@@ -300,7 +300,7 @@ def say_if_dead(
     if answers_alike(model, x):
         warnings.warn(
             f'{title}: the network answers every image alike, so what is measured on it says nothing about '
-            'its training; try a smaller learning rate, a warmup or batch normalization',
+            'its training; try more steps, a smaller learning rate, a warmup or batch normalization',
             stacklevel=5,
         )
 

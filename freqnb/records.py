@@ -305,7 +305,7 @@ def _versions()->dict[str,str]:
 # %% ../nbs/api/06_records.ipynb #993c4348
 def _first_images(test:Images|StreamedImages, n:int)->Tensor:
     "The first so many images"
-    return test.x[:n] if isinstance(test, Images) else next(iter(test.batches(n)))[0]
+    return test.x[:n] if hasattr(test, 'x') else next(iter(test.batches(n)))[0]
 
 def _images_in_words(test:Images|StreamedImages)->str:
     "Such as 'fashion_mnist_mini, gray, 28 x 28'"
@@ -353,7 +353,7 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append(f'network: {network}, not {wanted}')
     if recipe.norm != paper.norm:
         found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
-    return found + _training_differs(scale, recipe, paper)
+    return found + _training_differs(scale, recipe, paper) + _dead_in_words(runs, test)
 
 # %% ../nbs/api/06_records.ipynb #334c7278
 def _dead_in_words(runs:Sequence[Run], test:Images)->list[str]:
@@ -388,8 +388,7 @@ def placed(
     "Claims that say which images and networks they were measured on"
     networks = ' and '.join(dict.fromkeys(map(_network_in_words, runs)))
     setting = f'{_images_in_words(test)}; {networks}'
-    found = _differences(name, scale, runs, test) if differs is None else differs
-    differs = (*found, *_dead_in_words(runs, test))
+    differs = tuple(_differences(name, scale, runs, test) if differs is None else differs)
     facts = dict(setting=setting, differs=differs)
     if _published(runs):
         facts['subject'] = 'network'
