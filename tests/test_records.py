@@ -1,5 +1,6 @@
 "Records: what they keep, what they say of the setting, and what is not a record"
 
+import copy
 import json
 import math
 import os
@@ -129,6 +130,16 @@ def test_fewer_epochs_than_the_papers_are_said(run, monkeypatch):
     made = kept(short, claims(), scale='paper')
     assert made.claims[0].differs == ('training: 3 epochs, not 100',)
     assert 'reproduced' not in {claim.verdict for claim in made.claims}
+
+
+def test_networks_that_answer_every_image_alike_are_counted(run, monkeypatch):
+    own = replace(run, recipe=replace(run.recipe, **OF_WANG, epochs=100), architecture='')
+    monkeypatch.setattr('freqnb.records.is_part_of', lambda images, name: True)
+    zeros = {name: torch.zeros_like(value) for name, value in run.model.state_dict().items()}
+    dead = copy.deepcopy(run.model)
+    dead.load_state_dict(zeros | {'normalize.std': run.model.normalize.std})
+    placed_on = placed(claims(), NAME, [own, replace(own, model=dead)], load('fashion_mnist_mini').test, 'paper')
+    assert placed_on[0].differs == ('training: 1 of 2 networks answer every image alike',)
 
 
 @pytest.mark.parametrize('seeds', [1, 2])
