@@ -83,8 +83,9 @@ def _equivalent(claim:Claim)->Outcome:
 # %% ../nbs/api/02_claims.ipynb #2692c55d
 @patch(as_prop=True)
 def says_nothing(self:Claim)->bool:
-    "Whether it is about training, and one or two networks cannot tell"
-    return self.subject == 'training' and self.effect.seeds in (1, 2)
+    "Whether it is about training, and one or two networks cannot tell, or a network answers every image alike"
+    is_dead = any(words.startswith('dead: ') for words in self.differs)
+    return is_dead or (self.subject == 'training' and self.effect.seeds in (1, 2))
 
 # %% ../nbs/api/02_claims.ipynb #2692c55c
 @patch(as_prop=True)

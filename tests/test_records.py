@@ -139,7 +139,8 @@ def test_networks_that_answer_every_image_alike_are_counted(run, monkeypatch):
     dead = copy.deepcopy(run.model)
     dead.load_state_dict(zeros | {'normalize.std': run.model.normalize.std})
     placed_on = placed(claims(), NAME, [own, replace(own, model=dead)], load('fashion_mnist_mini').test, 'paper')
-    assert placed_on[0].differs == ('training: 1 of 2 networks answer every image alike',)
+    assert placed_on[0].differs == ('dead: 1 of 2 networks answer every image alike',)
+    assert {claim.outcome for claim in placed_on} == {'undecided'}
 
 
 @pytest.mark.parametrize('seeds', [1, 2])
