@@ -338,6 +338,13 @@ def _training_differs(scale:str, recipe:Recipe, paper:Paper)->list[str]:
         found.append(f'training: {recipe.epochs} epochs, not {paper.epochs}')
     return found
 
+# %% ../nbs/api/06_records.ipynb #334c7278
+def _dead_in_words(runs:Sequence[Run], test:Images)->list[str]:
+    "How many networks answer every image alike; nothing where none does"
+    few = _first_images(test, 32)
+    dead = sum(answers_alike(run.model, few) for run in runs)
+    return [f'dead: {dead} of {len(runs)} networks answer every image alike'] if dead else []
+
 # %% ../nbs/api/06_records.ipynb #3311745c
 def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str]:
     "What is otherwise than in the paper of a notebook"
@@ -354,13 +361,6 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
     if recipe.norm != paper.norm:
         found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
     return found + _training_differs(scale, recipe, paper) + dead
-
-# %% ../nbs/api/06_records.ipynb #334c7278
-def _dead_in_words(runs:Sequence[Run], test:Images)->list[str]:
-    "How many networks answer every image alike; nothing where none does"
-    few = _first_images(test, 32)
-    dead = sum(answers_alike(run.model, few) for run in runs)
-    return [f'dead: {dead} of {len(runs)} networks answer every image alike'] if dead else []
 
 # %% ../nbs/api/06_records.ipynb #38f1ce27
 def _check_sentences(claims:Sequence[Claim])->None:
