@@ -64,6 +64,16 @@ def train_ahead(
     rows = zip(recipes, objectives, networks, strict=True)
     train_all([Training(*row, splits, measure) for row in rows], jobs, cluster)
 
+# %% ../nbs/api/07_experiment.ipynb #5a0e77c3
+def _check_init(recipes:Sequence[Recipe])->None:
+    "Refuse a published network where every network begins otherwise"
+    init = settings().init
+    if init is not None and all(recipe.init != init for recipe in recipes):
+        raise ValueError(
+            f'FREQNB_INIT is {init!r}, and no network here begins with it; expected it where '
+            'a natural network is measured, such as for high_frequency/01_split, and unset where trainings are compared'
+        )
+
 # %% ../nbs/api/07_experiment.ipynb #eb3653b5
 def train_rows(
     rows:Mapping[Any,Row], # By name: a recipe, with its objective and its network where it has such
@@ -81,6 +91,7 @@ def train_rows(
             objectives.append(objective)
             networks.append(network)
 
+    _check_init(recipes)
     if settings().dry_run:
         titles = [', '.join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names]
         runs = show_costs(costs_of(recipes, objectives, networks, splits, names=titles))

@@ -22,7 +22,7 @@ from .models import PUBLISHED, device_of, predict
 from .objectives import Objective, Phases, adversarial_training, cross_entropy, mart, trades
 from .penalties import logit_spectrum_distance
 from .pgd import pgd, pgd_kl
-from .published import adversarially_tuned, as_published
+from .published import adversarially_tuned, or_published
 from .recipe import Recipe
 from .train import Run
 
@@ -52,8 +52,6 @@ def base(
         swa=0.75,
         select='robust accuracy',
     )
-    if settings().init is not None:
-        values |= as_published(settings().init)
     return Recipe(**values | changes | dict(scale=scale))
 
 # %% ../nbs/api/08_huang2022.ipynb #36b1856a
@@ -61,11 +59,9 @@ def analysis_base(
     **changes, # Fields of `Recipe`, as for `base`
 )->Recipe: # At the scale and on the data that the reader chose
     "The training of the networks that are looked into in the Analysis (Table 1, Figures 1 and 2): a ResNet-18"
-    if settings().init is not None:
-        return base(**changes)
     pick = partial(by_scale, scale=changes.get('scale'))
     values = dict(model=pick('resnet9', gpu='resnet18', paper='resnet18'), width=pick(8, gpu=None, paper=None))
-    return base(**values | changes)
+    return or_published(base(**values | changes))
 
 # %% ../nbs/api/08_huang2022.ipynb #c6792130
 EPS = dict.fromkeys(('fashion_mnist_mini', 'fashion_mnist', 'mnist'), 24 / 255)

@@ -133,6 +133,11 @@ def _check_recipe(recipe:Recipe)->None:
     check_count(batch_size=recipe.batch_size)
     if recipe.epochs != 0 or recipe.init not in PUBLISHED:
         check_count(epochs=recipe.epochs)
+    if recipe.epochs == 0 and (recipe.band, recipe.labels) != ('all', 'natural'):
+        raise ValueError(
+            f'epochs is 0, band is {recipe.band!r} and labels are {recipe.labels!r}; expected epochs to train on '
+            "these, or band 'all' and labels 'natural', which a published network was trained on"
+        )
 
     if not recipe.lr > 0:
         raise ValueError(f'lr is {recipe.lr!r}; expected a number above zero')

@@ -12,7 +12,6 @@ from .basics import Scale, by_scale, check_scale, settings
 from .experiment import printed_table
 from .objectives import Objective, adversarial_training
 from .pgd import pgd
-from .published import as_published
 from .recipe import Recipe
 
 # %% ../nbs/api/08_wang2020.ipynb #0c7f5621
@@ -38,8 +37,6 @@ def base(
         epochs=pick(smoke=1, demo=5, laptop=10, gpu=20, paper=100),
         label_smoothing=0.0,
     )
-    if settings().init is not None:
-        values |= as_published(settings().init)
     return Recipe(**values | changes | dict(scale=scale))
 
 # %% ../nbs/api/08_wang2020.ipynb #a3be5524
