@@ -41,8 +41,8 @@ def adversarially_tuned(
     "Adversarial training that begins with published weights"
     schedule = dict(schedule='step', milestones=(0.6, 0.8), warmup=0.05, lr=0.02)
     training = dict(optimizer='momentum', weight_decay=5e-4, batch_size=128, pad=4, flip=True)
-    epochs = by_scale(5, smoke=1, demo=1, laptop=2, gpu=5, scale=natural.scale)
-    images = by_scale(None, smoke=256, demo=2560, scale=natural.scale)
+    epochs = by_scale(5, smoke=1, demo=1, scale=natural.scale)
+    images = by_scale(None, smoke=256, demo=2560, laptop=10_000, gpu=None, scale=natural.scale)
     recipe = replace(natural, epochs=epochs, images=images, label_smoothing=0.0, **schedule, **training)
     attack = partial(pgd, eps=eps, alpha=eps / 2, steps=3, seed=None)
     return recipe, partial(adversarial_training, attack=attack)
