@@ -1411,6 +1411,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.records._describe_recipe': ('api/records.html#_describe_recipe', 'freqnb/records.py'),
                                 'freqnb.records._differences': ('api/records.html#_differences', 'freqnb/records.py'),
                                 'freqnb.records._digest': ('api/records.html#_digest', 'freqnb/records.py'),
+                                'freqnb.records._epochs': ('api/records.html#_epochs', 'freqnb/records.py'),
                                 'freqnb.records._files': ('api/records.html#_files', 'freqnb/records.py'),
                                 'freqnb.records._finite': ('api/records.html#_finite', 'freqnb/records.py'),
                                 'freqnb.records._first_images': ('api/records.html#_first_images', 'freqnb/records.py'),

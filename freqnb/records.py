@@ -320,19 +320,24 @@ def _architecture_in_words(run:Run)->str:
         return run.architecture
     return model if width is None else f'{model} of width {width}'
 
+def _epochs(n:int, kind:str='')->str:
+    "Such as '1 epoch' and '5 further epochs'"
+    return f'{n} {kind}epoch{"s" if n > 1 else ""}'
+
 def _network_in_words(run:Run)->str:
     "The architecture, or the name of a published network and how long it was trained further"
     recipe = run.recipe
     if recipe.init not in PUBLISHED:
         return _architecture_in_words(run)
-    return f'{recipe.init}, {recipe.epochs} further epochs' if recipe.epochs else recipe.init
+    return f'{recipe.init}, {_epochs(recipe.epochs, "further ")}' if recipe.epochs else recipe.init
 
 # %% ../nbs/api/06_records.ipynb #3311745d
-def _training_differs(scale:str, recipe:Recipe, paper:Paper)->list[str]:
-    "What is otherwise than in the paper in how a network was trained; nothing where it was published"
+def _training_differs(scale:str, recipes:Sequence[Recipe], paper:Paper)->list[str]:
+    "What is otherwise than in the paper in how networks were trained; nothing where they were published"
+    recipe = recipes[0]
     if recipe.init in PUBLISHED:
-        tuned = f'training: {recipe.epochs} epochs from the published weights of {recipe.init}'
-        return [tuned] if recipe.epochs else []
+        further = sorted({each.epochs for each in recipes} - {0})
+        return [f'training: {_epochs(n)} from the published weights of {recipe.init}' for n in further]
     found = [] if scale == 'paper' else [f'training: scale {scale}']
     if recipe.epochs < paper.epochs:
         found.append(f'training: {recipe.epochs} epochs, not {paper.epochs}')
@@ -360,7 +365,7 @@ def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str
         found.append(f'network: {network}, not {wanted}')
     if recipe.norm != paper.norm:
         found.append('batch norm: with, not without' if recipe.norm else 'batch norm: without, not with')
-    return found + _training_differs(scale, recipe, paper) + dead
+    return found + _training_differs(scale, [run.recipe for run in runs], paper) + dead
 
 # %% ../nbs/api/06_records.ipynb #38f1ce27
 def _check_sentences(claims:Sequence[Claim])->None:

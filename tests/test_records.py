@@ -231,3 +231,10 @@ def test_a_published_network_that_was_trained_further_says_so(run, monkeypatch):
     tuned = kept(published(run, epochs=5), of_one, name='adversarial_frequency/low_pass').claims[0]
     assert tuned.lacking == ('training: 5 epochs from the published weights of autoattack_resnet18',)
     assert tuned.verdict == 'holds here'
+
+    both = [published(run, epochs=0), published(run, epochs=5)]
+    test = load('fashion_mnist_mini').test
+    (mixed,) = placed(of_one, 'adversarial_frequency/low_pass', both, test, 'smoke')
+    assert mixed.lacking == tuned.lacking
+    (alone,) = placed(of_one, 'adversarial_frequency/low_pass', both[:1], test, 'smoke')
+    assert alone.lacking == ()
