@@ -81,11 +81,18 @@ def _equivalent(claim:Claim)->Outcome:
     return 'opposite' if low > claim.margin or high < -claim.margin else 'undecided'
 
 # %% ../nbs/api/02_claims.ipynb #2692c55d
+DEAD = 'dead: '  # How `differs` begins where networks answer every image alike
+
+@patch(as_prop=True)
+def dead(self:Claim)->str: # Such as '4 of 12 networks answer every image alike'; empty where none does
+    "What `differs` says of dead networks"
+    found = [words.removeprefix(DEAD) for words in self.differs if words.startswith(DEAD)]
+    return ', '.join(found)
+
 @patch(as_prop=True)
 def says_nothing(self:Claim)->bool:
     "Whether it is about training, and one or two networks cannot tell, or a network answers every image alike"
-    is_dead = any(words.startswith('dead: ') for words in self.differs)
-    return is_dead or (self.subject == 'training' and self.effect.seeds in (1, 2))
+    return bool(self.dead) or (self.subject == 'training' and self.effect.seeds in (1, 2))
 
 # %% ../nbs/api/02_claims.ipynb #2692c55c
 @patch(as_prop=True)

@@ -27,7 +27,7 @@ from torch import Tensor
 import freqnb
 from .answers import pack, pack_permutation, unpack, unpack_permutation
 from .basics import SCALES, check_scale, clone_folder, home, replace_file, settings
-from .claims import ASPECTS, Claim, survivors, tally
+from .claims import ASPECTS, DEAD, Claim, survivors, tally
 from .data import Images, StreamedImages, is_part_of
 from .models import PUBLISHED, answers_alike
 from .papers import PAPERS, Paper
@@ -331,6 +331,17 @@ def _network_in_words(run:Run)->str:
         return _architecture_in_words(run)
     return f'{recipe.init}, {_epochs(recipe.epochs, "further ")}' if recipe.epochs else recipe.init
 
+def _networks_in_words(runs:Sequence[Run])->str:
+    "Such as 'resnet9, lenet and vgg11 of width 8 and resnet9 of width 4'"
+    by_width = {}
+    for words in dict.fromkeys(map(_network_in_words, runs)):
+        model, *width = words.partition(' of width ')
+        by_width.setdefault(''.join(width), []).append(model)
+    listed = []
+    for width, (*models, last) in by_width.items():
+        listed.append(f'{", ".join(models)} and {last}{width}' if models else f'{last}{width}')
+    return ' and '.join(listed)
+
 # %% ../nbs/api/06_records.ipynb #3311745d
 def _training_differs(scale:str, recipes:Sequence[Recipe], paper:Paper)->list[str]:
     "What is otherwise than in the paper in how networks were trained; nothing where they were published"
@@ -348,7 +359,7 @@ def _dead_in_words(runs:Sequence[Run], test:Images)->list[str]:
     "How many networks answer every image alike; nothing where none does"
     few = _first_images(test, 32)
     dead = sum(answers_alike(run.model, few) for run in runs)
-    return [f'dead: {dead} of {len(runs)} networks answer every image alike'] if dead else []
+    return [f'{DEAD}{dead} of {len(runs)} networks answer every image alike'] if dead else []
 
 # %% ../nbs/api/06_records.ipynb #3311745c
 def _differences(name:str, scale:str, runs:Sequence[Run], test:Images)->list[str]:
@@ -391,8 +402,7 @@ def placed(
     differs:Sequence[str]|None=None, # What is otherwise than in the paper; found out when None
 )->list[Claim]: # In the same order
     "Claims that say which images and networks they were measured on"
-    networks = ' and '.join(dict.fromkeys(map(_network_in_words, runs)))
-    setting = f'{_images_in_words(test)}; {networks}'
+    setting = f'{_images_in_words(test)}; {_networks_in_words(runs)}'
     differs = tuple(_differences(name, scale, runs, test) if differs is None else differs)
     facts = dict(setting=setting, differs=differs)
     if _published(runs):

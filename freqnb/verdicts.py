@@ -75,7 +75,10 @@ def side_by_side(
 
     rows = []
     for says, claims in in_settings.items():
-        lines = [['', where, str(c.effect), c.counts, c.verdict] for where, c in claims.items()]
+        lines = []
+        for where, c in claims.items():
+            setting = f'{where}; {c.dead}' if c.dead else where
+            lines.append(['', setting, str(c.effect), c.counts, c.verdict])
         printed = sorted({c.printed for c in claims.values()} - {None})
         lines += [['', 'what the paper prints', f'{number:.3f}', '', ''] for number in printed]
         if len(lines) > 1:

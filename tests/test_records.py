@@ -238,3 +238,11 @@ def test_a_published_network_that_was_trained_further_says_so(run, monkeypatch):
     assert mixed.lacking == tuned.lacking
     (alone,) = placed(of_one, 'adversarial_frequency/low_pass', both[:1], test, 'smoke')
     assert alone.lacking == ()
+
+
+def test_networks_of_one_width_are_named_together(run):
+    networks = [('resnet9', 8), ('lenet', 8), ('resnet9', 4), ('vgg11', 8), ('resnet18', None)]
+    recipes = [replace(run.recipe, model=model, width=width) for model, width in networks]
+    runs = [replace(run, architecture='', recipe=recipe) for recipe in recipes]
+    found = placed(claims(), NAME, runs, load('fashion_mnist_mini').test, 'smoke')[0]
+    assert found.setting.endswith('resnet9, lenet and vgg11 of width 8 and resnet9 of width 4 and resnet18')
