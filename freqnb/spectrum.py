@@ -229,7 +229,7 @@ def low_passes(
     radii:Sequence[float], # Several radii, in cycles per image
     shape:Shape='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:Sequence[Tensor]|None=None, # Memory like `x` for the low parts and, if wanted, after them for the high parts
+    out:Sequence[Tensor]|None=None, # Memory like `x`, float32 at least: for the low parts and, if wanted, then the high ones
 )->list[Tensor]: # The low part of `x` at each radius, each `(N, C, H, W)`
     "The low parts of `x` at all `radii`, from one forward transform"
     if not len(radii) or not all(radius >= 0 for radius in radii):
@@ -240,6 +240,8 @@ def low_passes(
     low_filter = _low_filter(source, [float(radius) for radius in radii], shape, inclusive)
 
     if source.requires_grad and torch.is_grad_enabled():
+        if out is not None:
+            raise ValueError('x requires a gradient, which cannot pass through `out`; expected `out=None`')
         parts = low_filter(planes, out=[None] * count)
     elif out is None:
         parts = [torch.empty_like(planes) for _ in radii]
@@ -267,7 +269,7 @@ def split_bands(
     radius:float, # Frequencies up to this far from zero are low, in cycles per image
     shape:Shape='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:tuple[Tensor,Tensor]|None=None, # Memory for the parts, each like `x`; new memory takes as long as the filter
+    out:tuple[Tensor,Tensor]|None=None, # Memory for both, each as for `low_passes`; new memory takes as long as the filter
 )->tuple[Tensor,Tensor]: # Low and high parts, each `(N, C, H, W)`, that sum to `x`
     "Split `x` into its frequencies inside `radius` and the rest"
     if out is not None and len(out) != 2:
