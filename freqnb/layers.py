@@ -161,6 +161,11 @@ def _set_weight(layer:nn.Conv2d, weight:Tensor)->None:
         raise ValueError(f'weight is {given}; expected a tensor of shape {shape}')
     if isinstance(layer, DCTConv2d):
         layer.coefficients.copy_(analyze(weight, layer.basis))
+    elif layer._parameters.get('weight') is None:
+        raise ValueError(
+            f'{layer} has no weight of its own to set: it is computed from others, as weight_norm does; '
+            'expected one without a parametrization'
+        )
     else:
         layer.weight.copy_(weight)
 
