@@ -119,6 +119,35 @@ def _check_data(data:str)->None:
             f'data is {data!r}; expected one of {", ".join(NAMES)}, a path, or a name of your own'
         )
 
+# %% ../nbs/api/04_recipe.ipynb #5a0e77d1
+_SHARES = ('warmup', 'dropout', 'label_smoothing')
+_WHOLE = ('seed', 'width', 'kernel', 'images', 'epochs', 'batch_size', 'pad')
+_AMOUNTS = ('lr', 'weight_decay', 'radius')
+_SWITCHES = ('norm', 'flip')
+
+# %% ../nbs/api/04_recipe.ipynb #5a0e77d2
+def _is_number(value:Any)->bool:
+    "Whether it is a finite number of Python"
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+def _check_numbers(recipe:Recipe)->None:
+    "Refuse what is no number, or none that a field can hold"
+    kinds = [
+        ('a share in [0, 1)', _SHARES, lambda value: _is_number(value) and 0 <= value < 1),
+        ('a whole number', _WHOLE, lambda value: isinstance(value, int) and not isinstance(value, bool)),
+        ('a finite number >= 0', _AMOUNTS, lambda value: _is_number(value) and value >= 0),
+        ('True or False', _SWITCHES, lambda value: isinstance(value, bool)),
+    ]
+    for wanted, names, is_fine in kinds:
+        for name in names:
+            value = getattr(recipe, name)
+            if value is not None and not is_fine(value):
+                raise ValueError(f'{name} is {value!r}; expected {wanted}')
+    if not recipe.lr > 0:
+        raise ValueError(f'lr is {recipe.lr!r}; expected a number above zero')
+    if not all(_is_number(share) and 0 < share < 1 for share in recipe.milestones):
+        raise ValueError(f'milestones are {recipe.milestones!r}; expected shares of the steps in (0, 1)')
+
 # %% ../nbs/api/04_recipe.ipynb #ebeeb33a
 def _check_recipe(recipe:Recipe)->None:
     "Refuse values that cannot be meant, each with what was expected"
@@ -130,6 +159,7 @@ def _check_recipe(recipe:Recipe)->None:
     for name, choices in CHOICES.items():
         check_choice(name, getattr(recipe, name), choices)
     _check_data(recipe.data)
+    _check_numbers(recipe)
     check_count(batch_size=recipe.batch_size)
     if recipe.epochs != 0 or recipe.init not in PUBLISHED:
         check_count(epochs=recipe.epochs)
@@ -139,8 +169,6 @@ def _check_recipe(recipe:Recipe)->None:
             "these, or band 'all' and labels 'natural', which a published network was trained on"
         )
 
-    if not recipe.lr > 0:
-        raise ValueError(f'lr is {recipe.lr!r}; expected a number above zero')
     if (recipe.band == 'all') != (recipe.radius is None):
         raise ValueError(
             f'band is {recipe.band!r} and radius is {recipe.radius!r}; '
