@@ -8,6 +8,7 @@ __all__ = ['IMAGENET', 'Found', 'find_network', 'Matched', 'match_labels', 'read
 # %% ../nbs/api/08_network_files.ipynb #e96a3d7a
 import importlib.util
 import inspect
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,10 @@ def _of_file(word:str, path:Path, function:str, classes:int, channels:int)->Foun
 # %% ../nbs/api/08_network_files.ipynb #a2b8e64d
 def _with_state(found:Found, weights:str|Path)->Found:
     "The same network with the weights of a file"
-    state = torch.load(weights, map_location='cpu', weights_only=True)
+    try:
+        state = torch.load(weights, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f'{weights}: not a file of weights that torch.save wrote') from error
     state = state.get('state_dict', state) if isinstance(state, dict) else state
     inner = getattr(found.model, 'network', found.model)
     if not isinstance(inner, nn.Module):
@@ -208,7 +212,12 @@ class _OnnxNetwork(nn.Module):
 def _of_onnx(word:str, path:Path)->Found:
     "A network in an ONNX file"
     _needed('onnxruntime', word)
-    return Found(_OnnxNetwork(path).eval(), word, has_gradient=False)
+    try:
+        network = _OnnxNetwork(path)
+    except Exception as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f'{path}: not an ONNX file that onnxruntime can read ({first})') from error
+    return Found(network.eval(), word, has_gradient=False)
 
 # %% ../nbs/api/08_network_files.ipynb #2f152512
 def _of_torchscript(word:str, path:Path)->Found:
@@ -259,10 +268,14 @@ def find_network(
     return found if weights is None else _with_state(found, weights)
 
 # %% ../nbs/api/08_network_files.ipynb #93940f99
-def _words_of(name:str)->set[str]:
-    "The names that a class answers to"
-    parts = [name, *re.split(r'[,;]', name)]
-    return {re.sub(r'[^a-z0-9]+', '', part.lower()) for part in parts} - {''}
+def _letters(name:str)->str:
+    "A name without case, spaces and signs"
+    return re.sub(r'[\W_]+', '', name.casefold())
+
+def _readings(name:str)->list[set[str]]:
+    "What a class may be called, in three ways: as it is written, by its letters, by one of its parts"
+    parts = re.split(r'[,;]', name)
+    return [{name}, {_letters(name)} - {''}, {_letters(part) for part in parts} - {''}]
 
 # %% ../nbs/api/08_network_files.ipynb #694e7d50
 @dataclass(frozen=True)
@@ -273,12 +286,25 @@ class Matched:
 
 # %% ../nbs/api/08_network_files.ipynb #71719368
 def _places_of(wanted:Sequence[str], classes:Sequence[str])->list[int|None]:
-    "Where each name stands among the classes; None where no word of it is there"
-    index = {}
-    for i, name in enumerate(classes):
-        for word in _words_of(name):
-            index.setdefault(word, i)
-    return [next((index[word] for word in sorted(_words_of(name)) if word in index), None) for name in wanted]
+    "Where each name stands among the classes; None where it is no class, or could be several"
+    known = [_readings(name) for name in classes]
+    found = []
+    for name in wanted:
+        for way, words in enumerate(_readings(name)):
+            places = [i for i, readings in enumerate(known) if words & readings[way]]
+            if places:
+                break
+        found.append(places[0] if len(places) == 1 else None)
+    return found
+
+def _twice(wanted:Sequence[str], found:Sequence[int])->tuple[str,str]|None:
+    "Two names that mean the same class"
+    first = {}
+    for name, place in zip(wanted, found):
+        if place in first:
+            return first[place], name
+        first[place] = name
+    return None
 
 # %% ../nbs/api/08_network_files.ipynb #71719367
 def match_labels(
@@ -304,8 +330,10 @@ def match_labels(
     if lost:
         some = ', '.join(map(repr, lost[:3]))
         return Matched(
-            None, f'{len(lost)} of {len(wanted)} classes are no class of the network, such as {some}'
+            None, f'{len(lost)} of {len(wanted)} classes are no class of the network, or could be several, such as {some}'
         )
+    if same := _twice(wanted, found):
+        return Matched(None, f'{same[0]!r} and {same[1]!r} of the images would be one class of the network')
     return Matched(torch.tensor(found), f'{len(wanted)} classes found among {len(classes)} by their names')
 
 # %% ../nbs/api/08_network_files.ipynb #2fd08d6d
