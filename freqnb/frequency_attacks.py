@@ -86,6 +86,7 @@ def ring_bands(
     edges:Sequence[float]=(4, 8, 12), # Where one ring ends and the next begins, in cycles per image
 )->dict[str,Band]: # By name, such as '4 to 8'; the last one reaches into the corners
     "All frequencies, cut into a disc and the rings around it"
+    edges = [float(edge) for edge in edges]
     if list(edges) != sorted(set(edges)) or not edges or min(edges) < 0:
         raise ValueError(f'edges are {edges!r}; expected radii that rise from 0 cycles per image or more')
     bands, inside = {}, torch.zeros(h, w, dtype=torch.bool)

@@ -33,7 +33,7 @@ from .network_files import Found, find_network, match_labels
 from .pictures import decode
 from .plots import alt, plot_bars, plot_curves, plot_frequency_maps, style
 from .records import describe_device
-from .ring_measures import energy_shares, gradient_spectrum, ring_heatmap
+from .ring_measures import energy_shares, gradient_spectrum, ring_edges, ring_heatmap
 from .statistics import estimate
 
 # %% ../nbs/api/09_inspection.ipynb #b5f75872
@@ -155,9 +155,8 @@ def _look_heat(case:_Case)->Look:
 
     x, y = case.some(0.12, 18)
     heat = ring_heatmap(case.found.model, x, y, draws=2, seed=case.seed)
-    edges = [*(case.nyquist * (i + 1) / 8 for i in range(8)), None]
-    names = [f'waves up to {edge:g} cycles' if edge else 'waves in the corners' for edge in edges]
-    numbers = dict(zip(names, heat.estimates()))
+    names = [f'waves up to {edge:g} cycles' for edge in ring_edges(*x.shape[-2:])]
+    numbers = dict(zip([*names, 'waves in the corners'], heat.estimates(), strict=True))
     says = f'Error rate under one wave of fixed strength, by how fine the wave is ({_named(x)}, 2 waves a ring each).'
     with style():
         _, axes = subplots(figsize=(4.2, 3.2))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .basics import Network, check_choice, check_count, progress_bar
-from .door import check_labels, checked_images
+from .door import check_label_range, check_labels, checked_images
 from .evaluate import _wave_amplitudes, correct, per_network
 from .gradients import attacking, differentiable_logits, image_gradient, measuring
 from .layers import convolutions
@@ -29,11 +29,12 @@ from .statistics import Estimate, estimate
 def ring_edges(
     h:int, # Rows of the image
     w:int, # Columns
-    rings:int=8, # How many, of equal width, up to half a cycle per pixel of the shorter side
+    rings:int=8, # At most so many, of equal width, up to half a cycle per pixel of the shorter side
 )->tuple[float,...]: # Outer radii, in cycles per image; what lies beyond the last are the corners
-    "Where rings of equal width end"
+    "Where rings of equal width end: fewer on images under 16 pixels, where each is a cycle wide at least"
     check_count(rings=rings)
     reach = min(h, w) / 2
+    rings = min(rings, max(1, int(reach)))
     return tuple(reach * (i + 1) / rings for i in range(rings))
 
 # %% ../nbs/api/07_ring_measures.ipynb #6e691705
@@ -120,6 +121,18 @@ def _sampling_error(wrong:Tensor, waves:int)->Tensor:
 # %% ../nbs/api/07_ring_measures.ipynb #84cf144e
 _AT_ONCE = 2**24  # Numbers of the images that are held at a time: 64 MB
 
+# %% ../nbs/api/07_ring_measures.ipynb #5a0e77e1
+def _check_rings(cells:Tensor, edges:Sequence[float], sectors:int=1)->None:
+    "Refuse rings that no frequency lies in; there need not be corners"
+    held = set((cells[cells >= 0] // sectors).unique().tolist())
+    for i, edge in enumerate(edges):
+        if i not in held:
+            h, w = cells.shape
+            raise ValueError(
+                f'edges are {tuple(edges)!r}; expected rings that hold a frequency each, and the one up to {edge:g} '
+                f'cycles holds none of {h} x {w} pixels'
+            )
+
 # %% ../nbs/api/07_ring_measures.ipynb #c792bf1d
 def ring_heatmap(
     models:Network|Sequence[Network], # One network, or one for each seed
@@ -140,7 +153,9 @@ def ring_heatmap(
             f'draws is {draws!r}; expected two waves or more, as one has no spread to tell the error by'
         )
     h, w = x.shape[-2:]
-    cells = frequency_cells(h, w, edges or ring_edges(h, w), sectors)
+    edges = ring_edges(h, w) if edges is None else [float(edge) for edge in edges]
+    cells = frequency_cells(h, w, edges, sectors)
+    _check_rings(cells, edges, sectors)
     amplitudes, draw = _wave_amplitudes(x, eps, seed), torch.Generator().manual_seed(seed)
     waves = _waves_of_cells(cells)
     chosen = [_drawn(each, len(x), draws, draw) for each in waves]
@@ -191,7 +206,11 @@ def heat_measures(
     **options, # Of `ring_heatmap`: `draws`, `eps`, `seed`
 )->dict[str,Callable[[Network],dict[str,float]]]: # For `fit(recipe, measure=...)`, named 'waves, OUTER RADIUS'
     "Error rate under single waves by ring, to measure during training"
-    edges = tuple(edges or ring_edges(*x.shape[-2:]))
+    edges = ring_edges(*x.shape[-2:]) if edges is None else tuple(edges)
+    cells = frequency_cells(*x.shape[-2:], edges)
+    _check_rings(cells, edges)
+    if int(cells.max()) != len(edges):
+        raise ValueError(f'edges are {edges!r}; expected the last to leave the corners over')
     return {'waves': partial(_ring_rates, x=x, y=y, edges=edges, **options)}
 
 # %% ../nbs/api/07_ring_measures.ipynb #ef70385f
@@ -227,6 +246,7 @@ def input_gradients(
     with attacking(model):
         for images, labels in zip(x.split(size), y.split(size)):
             images, logits = differentiable_logits(model, images.to(device))
+            check_label_range(labels, logits.shape[1])
             value = attack_loss(loss, logits, labels.to(device)).sum()
             found.append(image_gradient(value, images).to(x.device))
     return torch.cat(found)
