@@ -51,8 +51,8 @@ def predicted_correct(
     changes:Sequence[Tensor], # What is added to them, each like `x`
 )->Tensor: # For each change and image how likely it stays right `(K, N)`, from margin and spectra alone
     "What the spectra of a change and of a gradient predict"
-    lead = -margin(logits_of(model, x).double(), y)
     sensitivity = radial_energy(input_gradients(model, x, y, 'margin').double())
+    lead = -margin(logits_of(model, x).double(), y)
     counts = _ring_counts(x)
     found = []
     for change in changes:

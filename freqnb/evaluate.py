@@ -385,7 +385,9 @@ def shape_preference(
     agreeing = (shapes == textures).sum()
     if agreeing:
         raise ValueError(f'expected cues that disagree on every image; {agreeing} of {len(shapes)} agree')
-    predictions = predict(networks_of(models), x).argmax(-1).cpu()
+    logits = predict(networks_of(models), x)
+    check_label_range(torch.cat([shapes, textures]), logits.shape[-1])
+    predictions = logits.argmax(-1).cpu()
     return (predictions == shapes).float() - (predictions == textures).float()
 
 # %% ../nbs/api/06_evaluate.ipynb #ad733307
