@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Network', 'Attack', 'SCALES', 'Scale', 'PRECISIONS', 'Precision', 'check_choice', 'check_count', 'check_function',
            'check_scale', 'Settings', 'settings', 'by_scale', 'home', 'sweep', 'replace_file', 'set_aside',
-           'clone_folder', 'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision', 'full_precision']
+           'clone_folder', 'progress_bar', 'pick_device', 'computes_bfloat16', 'pick_precision', 'full_precision',
+           'constant']
 
 # %% ../nbs/api/00_basics.ipynb #ed780250
 import inspect
@@ -17,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -289,3 +291,20 @@ def full_precision(
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+# %% ../nbs/api/00_basics.ipynb #5a0e7802
+def constant(
+    size:int, # Answers that are kept, the latest ones
+)->Callable: # A decorator for functions of numbers and words
+    "Keep the tensors that a function gives: made on the processor, and fit for gradients, wherever it is called first"
+
+    def keep(function):
+        @lru_cache(maxsize=size)
+        @wraps(function)
+        def made(*args, **options):
+            with torch.inference_mode(False), torch.no_grad(), torch.device('cpu'):
+                return function(*args, **options)
+
+        return made
+
+    return keep

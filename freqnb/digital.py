@@ -6,13 +6,12 @@
 __all__ = ['contrast', 'saturate', 'elastic_transform', 'pixelate', 'jpeg_compression']
 
 # %% ../nbs/api/02_digital.ipynb #336ff6f7
-from functools import lru_cache
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .basics import constant
 from .resampling import apply_matrices, gaussian_matrix, luminance
 from .severities import LARGE, Draws, strength
 from .spectrum import dct_matrix
@@ -97,7 +96,7 @@ def elastic_transform(
     return _sample(x, across + torch.arange(w).to(x), down + torch.arange(h).to(x)[:, None], 'reflect')
 
 # %% ../nbs/api/02_digital.ipynb #682b7bad
-@lru_cache(maxsize=64)
+@constant(64)
 def _box(n:int, m:int)->Tensor:
     "The matrix `(m, n)` that resizes a line of `n` pixels to `m` with Pillow's box filter"
     scale = n / m
@@ -159,7 +158,7 @@ def _quantizer(quality:int, color:int)->Tensor:
     return torch.from_numpy(divisors.clip(1, 255)).double()
 
 # %% ../nbs/api/02_digital.ipynb #c2d01f99
-@lru_cache(maxsize=32)
+@constant(32)
 def _blocks(n:int)->Tensor:
     "The orthonormal cosines of each 8 pixels of a line, `(m, n)`; up to `m`, a multiple of 8, the last pixel repeats"
     count = -(-n // 8)
@@ -181,7 +180,7 @@ def _coded(x:Tensor, divisors:Tensor)->Tensor:
     return apply_matrices(rounded, up, out).add_(128).round_().clamp_(0, 255)
 
 # %% ../nbs/api/02_digital.ipynb #54910a16
-@lru_cache(maxsize=32)
+@constant(32)
 def _halves(n:int)->tuple[Tensor,Tensor]:
     "The matrix of pair sums `((n+1)//2, n)`, and that of doubling with weights 3 and 1, `(n, (n+1)//2)`"
     m = (n + 1) // 2

@@ -330,7 +330,7 @@ def match_labels(
     if lost:
         some = ', '.join(map(repr, lost[:3]))
         return Matched(
-            None, f'{len(lost)} of {len(wanted)} classes are no class of the network, or could be several, such as {some}'
+            None, f'{len(lost)} of {len(wanted)} classes are no class of the network, or several, such as {some}'
         )
     if same := _twice(wanted, found):
         return Matched(None, f'{same[0]!r} and {same[1]!r} of the images would be one class of the network')

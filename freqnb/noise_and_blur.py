@@ -7,12 +7,11 @@ __all__ = ['gaussian_noise', 'shot_noise', 'impulse_noise', 'speckle_noise', 'ga
            'motion_blur', 'zoom_blur']
 
 # %% ../nbs/api/02_noise_and_blur.ipynb #ec0c7821
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from .basics import constant
 from .resampling import apply_matrices, blur_along, gaussian_smooth, sliding_matrix, zoom_matrix
 from .severities import Draws, strength
 
@@ -65,7 +64,7 @@ def gaussian_blur(
     return gaussian_smooth(x, strength('gaussian_blur', severity, x))
 
 # %% ../nbs/api/02_noise_and_blur.ipynb #7a437283
-@lru_cache(maxsize=32)
+@constant(32)
 def _disc(radius:float, soften:float)->Tensor:
     "A disc, blurred by a Gaussian on 3 x 3 pixels, or 5 x 5 for a radius above 8; its sum is 1"
     reach = int(max(radius, 8))
@@ -79,7 +78,7 @@ def _disc(radius:float, soften:float)->Tensor:
     return blur @ (disc / disc.sum()) @ blur.T
 
 # %% ../nbs/api/02_noise_and_blur.ipynb #7732c259
-@lru_cache(maxsize=32)
+@constant(32)
 def _disc_matrices(h:int, w:int, radius:float, soften:float)->tuple[Tensor,Tensor]:
     "The matrices of a disc for rows and columns, `(R, h, h)` and `(R, w, w)`"
     u, values, v = torch.linalg.svd(_disc(radius, soften))
@@ -148,7 +147,7 @@ def motion_blur(
     return blur_along(x, radius, sigma, draws.uniform(-45, 45))
 
 # %% ../nbs/api/02_noise_and_blur.ipynb #6e4a6b36
-@lru_cache(maxsize=16)
+@constant(16)
 def _zoom_matrices(h:int, w:int, stop:float, step:float)->tuple[Tensor,Tensor]:
     "The matrices of a zoom blur for rows and columns; the image itself counts once more"
     factors = [1.0, *np.arange(1, stop, step).tolist()]
@@ -159,7 +158,7 @@ def _zoom_matrices(h:int, w:int, stop:float, step:float)->tuple[Tensor,Tensor]:
 _DENSE = 1 << 10  # Pixels up to which a sum of separable filters is applied as one matrix
 
 # %% ../nbs/api/02_noise_and_blur.ipynb #5d4a1358
-@lru_cache(maxsize=5)
+@constant(5)
 def _zoom_dense(h:int, w:int, stop:float, step:float)->Tensor:
     "The same as one matrix `(h*w, h*w)`, float32"
     down, across = (o.float() for o in _zoom_matrices(h, w, stop, step))

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .basics import check_choice, full_precision
+from .basics import check_choice, constant, full_precision
 from .layers import DCTConv2d, cosine_basis, synthesize
 
 # %% ../nbs/api/03_penalties.ipynb #8e6e4381
@@ -42,7 +42,7 @@ class _Norms(torch.autograd.Function):
         return None, *scaled
 
 # %% ../nbs/api/03_penalties.ipynb #c357de60
-@lru_cache(maxsize=256)
+@constant(256)
 def _analysis(kernel:tuple[int,int], norm:str|None, device:torch.device, dtype:torch.dtype)->Tensor|None:
     "From weights, or from coefficients of the basis `norm`, to those of the L1-normalized basis: a matrix"
     if norm == 'l1':
@@ -71,7 +71,7 @@ def coefficient_norms(
     return _grouped_norms([layer])[0][0]
 
 # %% ../nbs/api/03_penalties.ipynb #e1effd77
-@lru_cache(maxsize=64)
+@constant(64)
 def _grid(h:int, w:int)->tuple[Tensor,Tensor,Tensor]:
     "Vertical and horizontal frequency, and their place between the constant and the rim, each `(h, w)`"
     i, j = torch.meshgrid(torch.arange(h).double(), torch.arange(w).double(), indexing='ij')
@@ -209,7 +209,7 @@ def _batch_dft(difference:Tensor, seed:int=0)->Tensor:
     return _parts(torch.fft.fft2(difference)).mean(1)
 
 # %% ../nbs/api/03_penalties.ipynb #95d40589
-@lru_cache(maxsize=64)
+@constant(64)
 def random_basis(
     classes:int, # Side of the matrix
     seed:int=0, # Decides it

@@ -7,13 +7,14 @@ __all__ = ['Outside', 'fold_index', 'sliding_matrix', 'gaussian_matrix', 'apply_
            'blur_along', 'luminance']
 
 # %% ../nbs/api/01_resampling.ipynb #8c84453b
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .basics import constant
 
 # %% ../nbs/api/01_resampling.ipynb #17b17617
 Outside = Literal['nearest', 'reflect', 'mirror']  # What is seen beyond the last pixel
@@ -45,7 +46,7 @@ def sliding_matrix(
     return torch.zeros(n, n, dtype=kernel.dtype).scatter_add_(1, source, kernel.expand(n, -1))
 
 # %% ../nbs/api/01_resampling.ipynb #6696e830
-@lru_cache(maxsize=64)
+@constant(64)
 def gaussian_matrix(
     n:int, # Pixels of a line
     sigma:float, # Standard deviation, in pixels
@@ -83,7 +84,7 @@ def gaussian_smooth(
     return apply_matrices(x, gaussian_matrix(h, sigma), gaussian_matrix(w, sigma))
 
 # %% ../nbs/api/01_resampling.ipynb #05a8148b
-@lru_cache(maxsize=256)
+@constant(256)
 def zoom_matrix(
     n:int, # Pixels of a line
     factor:float, # How much larger; 1 changes nothing

@@ -10,13 +10,13 @@ __all__ = ['Shape', 'Rescale', 'RESCALES', 'frequency_grid', 'radial_mask', 'squ
 # %% ../nbs/api/01_spectrum.ipynb #c9be3f94
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .basics import check_choice, full_precision
+from .basics import check_choice, constant, full_precision
 
 # %% ../nbs/api/01_spectrum.ipynb #8d180d37
 def frequency_grid(
@@ -120,7 +120,7 @@ def imaginary_residue(
 Shape = Literal['circle', 'square']  # Low frequencies by Euclidean distance, or by the larger of the two
 
 # %% ../nbs/api/01_spectrum.ipynb #b40e7746
-@lru_cache(maxsize=64)
+@constant(64)
 def _real_fourier(n:int, highest:int)->tuple[Tensor,Tensor]:
     "Orthonormal real Fourier basis `(K, n)` of `n` pixels up to `highest` cycles, and each row's frequency `(K,)`"
     time = torch.arange(n).double() / n
@@ -229,7 +229,7 @@ def low_passes(
     radii:Sequence[float], # Several radii, in cycles per image
     shape:Shape='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:Sequence[Tensor]|None=None, # Memory like `x`, float32 at least: for the low parts and, if wanted, then the high ones
+    out:Sequence[Tensor]|None=None, # Memory like `x`, float32 at least, for low parts and, if wanted, high ones after
 )->list[Tensor]: # The low part of `x` at each radius, each `(N, C, H, W)`
     "The low parts of `x` at all `radii`, from one forward transform"
     if not len(radii) or not all(radius >= 0 for radius in radii):
@@ -269,7 +269,7 @@ def split_bands(
     radius:float, # Frequencies up to this far from zero are low, in cycles per image
     shape:Shape='circle', # 'circle' (Euclidean distance) or 'square' (the larger of the two frequencies)
     inclusive:bool=True, # Whether the radius itself is low
-    out:tuple[Tensor,Tensor]|None=None, # Memory for both, each as for `low_passes`; new memory takes as long as the filter
+    out:tuple[Tensor,Tensor]|None=None, # Memory for both, as for `low_passes`; new memory takes as long as the filter
 )->tuple[Tensor,Tensor]: # Low and high parts, each `(N, C, H, W)`, that sum to `x`
     "Split `x` into its frequencies inside `radius` and the rest"
     if out is not None and len(out) != 2:
@@ -388,7 +388,7 @@ def dct_basis(
     return basis / basis.square().sum((-2, -1), keepdim=True).sqrt()
 
 # %% ../nbs/api/01_spectrum.ipynb #1cd9e065
-@lru_cache(maxsize=64)
+@constant(64)
 def dct_matrix(
     n:int, # Pixels of a line
 )->Tensor: # Orthonormal `(n, n)`, float64, one frequency a row; kept between calls, so do not change it in place

@@ -9,7 +9,7 @@ __all__ = ['Terms', 'Estimate', 'proportion', 'crossed_error', 'estimate', 'fixe
 
 # %% ../nbs/api/01_statistics.ipynb #145a57d9
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,7 +42,9 @@ class Estimate:
     def __float__(self): return float(self.value)
 
     def p(self, threshold:float=0.)->float|None: # None where it has no standard error
-        "The p-value of the true value being `threshold`, two-sided"
+        "The p-value of the true value being `threshold`, two-sided; of the smallest of several, of what they decide"
+        if self.parts:
+            return _p_of_smallest(self.parts, threshold)
         return None if self.error is None else 2 * _tail(abs(self.value - threshold), self.error, self.df)
 
 # %% ../nbs/api/01_statistics.ipynb #9ddc8db1
@@ -55,6 +57,15 @@ def _tail(distance:float, error:float, df:float)->float:
     if error == 0:
         return float(distance < 0)
     return float(t.sf(distance / error, df))
+
+# %% ../nbs/api/01_statistics.ipynb #5a0e77f1
+def _p_of_smallest(parts:Sequence[Estimate], threshold:float)->float|None:
+    "All lie above where the least certain does; one lies below where the most certain does, of so many tried"
+    values = [part.p(threshold) for part in parts]
+    if None in values:
+        return None
+    below = [p for p, part in zip(values, parts) if part.value < threshold]
+    return min(1.0, len(parts) * min(below)) if below else max(values)
 
 # %% ../nbs/api/01_statistics.ipynb #df7c4a82
 def proportion(
