@@ -67,7 +67,7 @@ class Written:
 
 # %% ../nbs/api/07_adversarial_files.ipynb #dc9d7389
 def write_adversarial(
-    folder:Path, # Files go into a folder for each label, as `load` reads them
+    folder:Path, # Such as 'adv/test': a folder for each label in it; `load('adv')` numbers those that occur, in order
     adversarial:Tensor, # Adversarial images `(N, C, H, W)` in [0, 1], C = 1 or 3
     x:Tensor, # The images they came from
     y:Tensor, # Their labels `(N,)`

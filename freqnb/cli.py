@@ -65,13 +65,13 @@ def _check_data(data:str)->str:
     "The name of a data set, or the whole path of one"
     names = [source.name for source in sources()]
     path = Path(data).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    if data not in names:
+    if data in names:
+        return data
+    if not path.exists():
         raise ValueError(
             f'data is {data!r}; expected one of {", ".join(names)}, or the path of a folder, .zip or .npz'
         )
-    return data
+    return str(path.resolve())
 
 # %% ../nbs/api/10_cli.ipynb #66fb4f14
 def _choose(scale:str|None, data:str|None, seeds:int|None, device:str|None)->dict[str,str]:

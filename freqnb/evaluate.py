@@ -26,6 +26,7 @@ from freqnb.basics import (
     check_function,
     pick_precision,
     progress_bar,
+    seeded,
 )
 from .corruptions import BENCHMARK, corrupted
 from .data import Images, StreamedImages
@@ -259,7 +260,7 @@ def _wave_amplitudes(x:Tensor, eps:float|None, seed:int)->Tensor:
     if eps is not None and not 0 <= eps < float('inf'):
         raise ValueError(f'eps is {eps!r}; expected the Euclidean length of what is added, such as 4.0')
     length = 4 * (channels * h * w / 3072) ** 0.5 if eps is None else eps
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     signs = 2 * torch.randint(2, (n, channels, 1, 1), generator=draw) - 1
     return length / channels**0.5 * signs.to(x)
 

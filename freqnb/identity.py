@@ -232,8 +232,9 @@ def _write_network(value, digest):
         return
     digest.add('its class', type(value))
     for name, setting in sorted(vars(value).items()):
-        if name not in _OF_EVERY_NETWORK and setting != {}:
-            is_hooks = '_hooks' in name and isinstance(setting, Mapping)
+        is_mapping = isinstance(setting, Mapping)
+        if name not in _OF_EVERY_NETWORK and not (is_mapping and not setting):
+            is_hooks = '_hooks' in name and is_mapping
             digest.add(f'its {name}', list(setting.values()) if is_hooks else setting)
 
     trained = [name for name, p in value._parameters.items() if p is not None and p.requires_grad]

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from torch import Generator, Tensor
 
 # %% ../nbs/api/01_images.ipynb #e6f41250
-from .basics import check_count
+from .basics import check_count, seeded
 
 # %% ../nbs/api/01_images.ipynb #25916434
 def _gather_index(rows:int, cols:int, shape:torch.Size, dy:Tensor, dx:Tensor, mirrored:Tensor)->Tensor:
@@ -304,7 +304,7 @@ def shuffle_labels(
     seed:int, # Decides the permutation
 )->tuple[Tensor,Tensor]: # The labels dealt out anew, and the permutation: `new = y[permutation]`
     "Permute labels over a data set once (Wang et al. 2020, section 4)"
-    permutation = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    permutation = torch.randperm(len(y), generator=seeded(seed))
     return y[permutation], permutation
 
 # %% ../nbs/api/01_images.ipynb #d9776372
@@ -320,7 +320,7 @@ class Splits(NamedTuple):
 # %% ../nbs/api/01_images.ipynb #4f97439e
 def _held_out(y:Tensor, valid:float, seed:int)->Tensor:
     "True for a random fraction `valid` of each label: at least one image where there are two"
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     held = torch.zeros(len(y), dtype=torch.bool)
     for label in y.unique():
         where = (y == label).nonzero()[:, 0]

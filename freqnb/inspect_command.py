@@ -13,7 +13,7 @@ from . import inspection
 from .basics import check_choice
 from .distances import parse_eps
 from .inspection import MINUTES, Found
-from .looks import write_reports
+from .looks import check_page, write_reports
 from .network_files import find_network, read_names
 
 # %% ../nbs/api/10_inspect_command.ipynb #c5bd44cd
@@ -35,6 +35,7 @@ def _inspected(
     networks:list[Found], page:Path, data:str, budget:str, eps:str|None, size:int|None, seed:int
 )->int:
     "Put networks under every instrument; print what was found, and where it lies"
+    check_page(page, [found.name for found in networks])
     limit = None if eps is None else parse_eps(eps)
     options = dict(budget=budget, eps=limit, size=size, seed=seed, tell=print)
     reports = [inspection.inspect(found, data, **options) for found in networks]

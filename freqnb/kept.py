@@ -48,7 +48,7 @@ def kept_file(
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
     try:
         digest = identity(dict(decides, network=model, device=device, precision=precision, name=name), name)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return home() / 'kept' / f'{name}-{digest}.pt'
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from .basics import check_choice, constant, full_precision
+from .basics import check_choice, constant, full_precision, seeded
 from .layers import DCTConv2d, cosine_basis, synthesize
 
 # %% ../nbs/api/03_penalties.ipynb #8e6e4381
@@ -215,7 +215,7 @@ def random_basis(
     seed:int=0, # Decides it
 )->Tensor: # Orthonormal rows `(classes, classes)`, float64
     "A rotation drawn uniformly"
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     normal = torch.randn(classes, classes, generator=draw, dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal().sign()
@@ -223,7 +223,7 @@ def random_basis(
 # %% ../nbs/api/03_penalties.ipynb #63e9919a
 def _permuted(difference:Tensor, seed:int)->Tensor:
     "Equation 2 with the classes in another order"
-    order = torch.randperm(difference.shape[1], generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(difference.shape[1], generator=seeded(seed))
     return _dft(difference[:, order.to(difference.device)])
 
 # %% ../nbs/api/03_penalties.ipynb #598e8812

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .basics import Network, check_choice, check_count, progress_bar
+from .basics import Network, check_choice, check_count, progress_bar, seeded
 from .diagnosis import Diagnosis
 
 # %% ../nbs/api/04_pgd.ipynb #a16d8a4f
@@ -83,7 +83,7 @@ class Task:
             self.batch_size = default_batch_size(self.device, self.x.shape[1:])
         check_count(steps=self.steps, restarts=self.restarts, batch_size=self.batch_size)
         self.alpha = _step_length(self.alpha, self.eps, self.steps)
-        self.generator = None if self.seed is None else torch.Generator(self.device).manual_seed(self.seed)
+        self.generator = None if self.seed is None else seeded(self.seed, self.device)
         self.labels = with_targets(self.y.to(self.x.device), self.targets)
         self.asked = Asked(self.model)
         self.diagnosis = Diagnosis()

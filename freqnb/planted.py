@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from .basics import seeded
+
 # %% ../nbs/api/02_planted.ipynb #55737bcd
 from .images import Images, batch_indices
 
@@ -215,7 +217,7 @@ def planted(
         given = f'low is {low} at {low_strength}, high is {high} at {high_strength}'
         raise ValueError(f'conflict needs a shape and a texture; {given}')
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     shape, texture = _planted_labels(n, classes, conflict, generator)
     shapes = _shapes(low, low_strength, classes, h, w) if has_low else _nothing(classes, h, w)
     textures = _textures(high, high_strength, classes, h, w) if has_high else _nothing(classes, h, w)

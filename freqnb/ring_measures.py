@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .basics import Network, check_choice, check_count, progress_bar
+from .basics import Network, check_choice, check_count, progress_bar, seeded
 from .door import check_label_range, check_labels, checked_images
 from .evaluate import _wave_amplitudes, correct, per_network
 from .gradients import attacking, differentiable_logits, image_gradient, measuring
@@ -156,7 +156,7 @@ def ring_heatmap(
     edges = ring_edges(h, w) if edges is None else [float(edge) for edge in edges]
     cells = frequency_cells(h, w, edges, sectors)
     _check_rings(cells, edges, sectors)
-    amplitudes, draw = _wave_amplitudes(x, eps, seed), torch.Generator().manual_seed(seed)
+    amplitudes, draw = _wave_amplitudes(x, eps, seed), seeded(seed)
     waves = _waves_of_cells(cells)
     chosen = [_drawn(each, len(x), draws, draw) for each in waves]
     measure = partial(_wrong_under, networks, x, y, amplitudes)
@@ -315,7 +315,7 @@ def layer_spectra(
     known = [name for name, _ in model.named_modules() if name]
     for name in names:
         check_choice('a layer', name, known)
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     spectra = {}
     with torch.enable_grad(), evaluating(model), _mixtures(model, names, draw) as mixtures:
         images, logits = differentiable_logits(model, x.to(device_of(model, x)))

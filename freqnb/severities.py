@@ -12,6 +12,8 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from .basics import check_seed
+
 # %% ../nbs/api/01_severities.ipynb #bcbb12c1
 NOISE = dict(
     gaussian_noise=((0.04, 0.06, 0.08, 0.09, 0.1), (0.08, 0.12, 0.18, 0.26, 0.38)),
@@ -132,7 +134,7 @@ class Draws:
         group:int, # Place of the group in the set
         images:Tensor, # The images of the group; the last group of a set may be smaller than the others
     ):
-        digest = sha256(f'{name} {seed} {group}'.encode()).digest()
+        digest = sha256(f'{name} {check_seed(seed)} {group}'.encode()).digest()
         key = int.from_bytes(digest[:8]) >> 1
         self.generator = torch.Generator(images.device).manual_seed(key)
         self.n = len(images)

@@ -52,7 +52,9 @@ def read_axes(
         if not sign or name in axes:
             raise ValueError(f'{word!r}; expected NAME=VALUE,VALUE,... once for each option of {command}')
         check_choice('option', name, [name for name in options if name not in _NOT_SWEPT])
-        axes[name] = read_values(options[name], text)
+        axes[name] = values = read_values(options[name], text)
+        if repeated := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f'{word!r} holds {repeated[0]!r} twice; expected each value once')
     return _with_penalty(axes)
 
 # %% ../nbs/api/11_sweep.ipynb #536e173a
