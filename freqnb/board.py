@@ -153,10 +153,11 @@ def _row(
     claim = row.claim
     source = claim.source if claim.where else f'our control beside {PAPERS[row.folder].cite}'
     aim = '' if claim.threshold == 0 else f', against {claim.threshold:g}'
+    where = f'{row.setting}; {claim.dead}' if claim.dead else row.setting
     cells = [
         f'<td class="first"><span class="verdict {_KINDS[claim.outcome]}">{escape(claim.verdict)}</span></td>',
         f'<td class="says claim"><a href="{escape(row.link)}">{escape(claim.says)}</a>'
-        f'<small>{escape(source)} · {escape(row.setting)}</small></td>',
+        f'<small>{escape(source)} · {escape(where)}</small></td>',
         f'<td class="bar">{_forest(claim)}</td>',
         f'<td data-name="effect">{escape(str(claim.effect))}{aim}<br><small>{escape(claim.measured)}</small></td>',
         f'<td data-name="n, seeds">{claim.counts}</td>',
@@ -228,8 +229,10 @@ _HEADS = dict(
 _LEAD = """
 <p>Each row is a sentence, the effect that decides it, and the verdict that the 95% interval allows. <b>Reproduced</b>
 and <b>contradicted</b> are said only on the paper's own images and network. Elsewhere a claim <b>holds here</b> or is
-<b>opposite here</b>: that is said of this setting, and not of the paper. <b>Undecided</b> means that the interval
-contains the threshold or, where no difference is claimed, reaches beyond the margin.</p>
+<b>opposite here</b>: that is said of this setting, and not of the paper. <b>No difference</b> means that two
+one-sided tests at 5% put the effect within the margin that was stated, whatever its sign. <b>Undecided</b> means that
+the interval contains the threshold, that a claimed equality could not be shown, or that too few networks were trained
+or some of them answer every image alike: then the row says so.</p>
 <p>In a bar, the mark is the effect, the line its interval, and the broken line in the middle the threshold. All bars
 share one axis from &minus;1 to 1, linear near the middle and logarithmic beyond; what lies farther out ends at its
 edge. A shaded band is what counts as no difference, where a claim states it.</p>

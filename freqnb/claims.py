@@ -102,12 +102,12 @@ def outcome(self:Claim)->Outcome: # Without regard to the setting
         return 'undecided'
     if self.kind == 'equivalent':
         return _equivalent(self)
+    if self.margin is not None and _no_difference(self):
+        return 'no difference'
     if self.effect.low > self.threshold:
         return 'holds'
     if self.effect.high < self.threshold:
         return 'opposite'
-    if self.margin is not None and _no_difference(self):
-        return 'no difference'
     return 'undecided'
 
 # %% ../nbs/api/02_claims.ipynb #c869cec6
