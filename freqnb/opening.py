@@ -170,10 +170,14 @@ def in_short(
             ['Nothing is recorded yet: run this page, and its claims are at the end.'], [''], [''], name, ''
         )
     claims = _claims_that_say(record, says)
-    answers = [f'{_answer(claim)} ({_measured(claim)}: {_interval(claim.effect)}).' for claim in claims]
+    told = next((claim for claim in claims if not claim.control), claims[0])
+    answers = []
+    for claim in claims:
+        other = not claim.effect.fixed and claim.effect.n != told.effect.n
+        images = f', on {claim.effect.n:,} images' if other else ''
+        answers.append(f'{_answer(claim)} ({_measured(claim)}: {_interval(claim.effect)}{images}).')
     keys = [f'{name} {claim.says}' for claim in claims]
     bars = [_bar(claim) for claim in claims]
-    told = next((claim for claim in claims if not claim.control), claims[0])
     return InShort(answers, keys, bars, _badge(told, record), _catch(told))
 
 # %% ../nbs/api/08_opening.ipynb #0a11c012
