@@ -95,6 +95,10 @@ def ring_bands(
         name = f'over {inner:g}' if outer is None else f'up to {outer:g}'
         if inner is not None and outer is not None:
             name = f'{inner:g} to {outer:g}'
+        if not (disc & ~inside).any():
+            raise ValueError(
+                f'edges are {edges!r}; expected a frequency in each ring, and of {h} x {w} pixels none is {name}'
+            )
         bands[name] = Band(disc & ~inside)
         inside = disc
     return bands

@@ -298,6 +298,8 @@ def honesty_card(
     x, effort = check_images(x, y, eps).detach(), effort or Effort()
     if not eps > 0:
         raise ValueError(f'eps is {eps!r}; expected the distance of a claim of robustness, above 0')
+    if len(x) < 2:
+        raise ValueError('expected two images at least, as the card has intervals over images; got one')
     with _noted() as said, evaluating(model):
         facts = _facts(model, x, y)
         clean = correct(model, x, y)
