@@ -124,6 +124,7 @@ _SHARES = ('warmup', 'dropout', 'label_smoothing')
 _WHOLE = ('seed', 'width', 'kernel', 'images', 'epochs', 'batch_size', 'pad')
 _AMOUNTS = ('lr', 'weight_decay', 'radius')
 _SWITCHES = ('norm', 'flip')
+_MAY_BE_NONE = ('width', 'kernel', 'images', 'radius')
 
 # %% ../nbs/api/04_recipe.ipynb #5a0e77d2
 def _is_number(value:Any)->bool:
@@ -141,7 +142,7 @@ def _check_numbers(recipe:Recipe)->None:
     for wanted, names, is_fine in kinds:
         for name in names:
             value = getattr(recipe, name)
-            if value is not None and not is_fine(value):
+            if not is_fine(value) and not (value is None and name in _MAY_BE_NONE):
                 raise ValueError(f'{name} is {value!r}; expected {wanted}')
     if not recipe.lr > 0:
         raise ValueError(f'lr is {recipe.lr!r}; expected a number above zero')
