@@ -122,16 +122,18 @@ def _sampling_error(wrong:Tensor, waves:int)->Tensor:
 _AT_ONCE = 2**24  # Numbers of the images that are held at a time: 64 MB
 
 # %% ../nbs/api/07_ring_measures.ipynb #5a0e77e1
-def _check_rings(cells:Tensor, edges:Sequence[float], sectors:int=1)->None:
-    "Refuse rings that no frequency lies in; there need not be corners"
+def _filled_cells(h:int, w:int, edges:Sequence[float]|None, sectors:int=1)->Tensor:
+    "The cells of rings that hold a frequency each; there need not be corners"
+    edges = ring_edges(h, w) if edges is None else [float(edge) for edge in edges]
+    cells = frequency_cells(h, w, edges, sectors)
     held = set((cells[cells >= 0] // sectors).unique().tolist())
     for i, edge in enumerate(edges):
         if i not in held:
-            h, w = cells.shape
             raise ValueError(
                 f'edges are {tuple(edges)!r}; expected rings that hold a frequency each, and the one up to {edge:g} '
                 f'cycles holds none of {h} x {w} pixels'
             )
+    return cells
 
 # %% ../nbs/api/07_ring_measures.ipynb #c792bf1d
 def ring_heatmap(
@@ -152,10 +154,7 @@ def ring_heatmap(
         raise ValueError(
             f'draws is {draws!r}; expected two waves or more, as one has no spread to tell the error by'
         )
-    h, w = x.shape[-2:]
-    edges = ring_edges(h, w) if edges is None else [float(edge) for edge in edges]
-    cells = frequency_cells(h, w, edges, sectors)
-    _check_rings(cells, edges, sectors)
+    cells = _filled_cells(*x.shape[-2:], edges, sectors)
     amplitudes, draw = _wave_amplitudes(x, eps, seed), seeded(seed)
     waves = _waves_of_cells(cells)
     chosen = [_drawn(each, len(x), draws, draw) for each in waves]
@@ -207,9 +206,7 @@ def heat_measures(
 )->dict[str,Callable[[Network],dict[str,float]]]: # For `fit(recipe, measure=...)`, named 'waves, OUTER RADIUS'
     "Error rate under single waves by ring, to measure during training"
     edges = ring_edges(*x.shape[-2:]) if edges is None else tuple(edges)
-    cells = frequency_cells(*x.shape[-2:], edges)
-    _check_rings(cells, edges)
-    if int(cells.max()) != len(edges):
+    if int(_filled_cells(*x.shape[-2:], edges).max()) != len(edges):
         raise ValueError(f'edges are {edges!r}; expected the last to leave the corners over')
     return {'waves': partial(_ring_rates, x=x, y=y, edges=edges, **options)}
 
