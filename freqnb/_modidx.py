@@ -1182,6 +1182,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'freqnb.opening._catch': ('api/opening.html#_catch', 'freqnb/opening.py'),
                                 'freqnb.opening._claims_that_say': ('api/opening.html#_claims_that_say', 'freqnb/opening.py'),
                                 'freqnb.opening._interval': ('api/opening.html#_interval', 'freqnb/opening.py'),
+                                'freqnb.opening._is_about_margin': ('api/opening.html#_is_about_margin', 'freqnb/opening.py'),
                                 'freqnb.opening._limits': ('api/opening.html#_limits', 'freqnb/opening.py'),
                                 'freqnb.opening._mark': ('api/opening.html#_mark', 'freqnb/opening.py'),
                                 'freqnb.opening._measured': ('api/opening.html#_measured', 'freqnb/opening.py'),

@@ -42,9 +42,13 @@ def _answer(claim:Claim)->str:
     word = _WORDS[claim.outcome] if claim.lacking or claim.control else f'{claim.verdict.capitalize()}:'
     return f'{word} {claim.says[0].lower()}{claim.says[1:]}'
 
+def _is_about_margin(claim:Claim)->bool:
+    "Whether the margin decides it"
+    return claim.kind == 'equivalent' or claim.outcome == 'no difference'
+
 def _measured(claim:Claim)->str:
     "What was measured, with a sign for minus that is no hyphen"
-    margin = f', within {claim.margin:g} of {claim.threshold:g}' if claim.kind == 'equivalent' else ''
+    margin = f', within {claim.margin:g} of {claim.threshold:g}' if _is_about_margin(claim) else ''
     return claim.measured.replace(' - ', ' \u2212 ') + margin
 
 # %% ../nbs/api/08_opening.ipynb #0a11c009
@@ -93,7 +97,7 @@ def _catch(claim:Claim)->str:
 # %% ../nbs/api/08_opening.ipynb #0a11c00c
 def _limits(claim:Claim)->tuple[float, ...]:
     "What an effect is compared with: a threshold, or both ends of a margin"
-    if claim.kind == 'equivalent':
+    if _is_about_margin(claim):
         return claim.threshold - claim.margin, claim.threshold + claim.margin
     return (claim.threshold,)
 
