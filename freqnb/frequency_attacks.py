@@ -87,7 +87,7 @@ def ring_bands(
 )->dict[str,Band]: # By name, such as '4 to 8'; the last one reaches into the corners
     "All frequencies, cut into a disc and the rings around it"
     edges = [float(edge) for edge in edges]
-    if list(edges) != sorted(set(edges)) or not edges or min(edges) < 0:
+    if edges != sorted(set(edges)) or not edges or min(edges) < 0:
         raise ValueError(f'edges are {edges!r}; expected radii that rise from 0 cycles per image or more')
     bands, inside = {}, torch.zeros(h, w, dtype=torch.bool)
     for inner, outer in zip([None, *edges], [*edges, None]):
@@ -95,11 +95,12 @@ def ring_bands(
         name = f'over {inner:g}' if outer is None else f'up to {outer:g}'
         if inner is not None and outer is not None:
             name = f'{inner:g} to {outer:g}'
-        if not (disc & ~inside).any():
+        ring = disc & ~inside
+        if not ring.any():
             raise ValueError(
                 f'edges are {edges!r}; expected a frequency in each ring, and of {h} x {w} pixels none is {name}'
             )
-        bands[name] = Band(disc & ~inside)
+        bands[name] = Band(ring)
         inside = disc
     return bands
 

@@ -36,10 +36,8 @@ def _inspected(
 )->int:
     "Put networks under every instrument; print what was found, and where it lies"
     check_page(page, [found.name for found in networks])
-    if size is not None and not (Path(data).is_dir() or data.endswith('.zip')):
-        raise ValueError(f'size is {size}; expected it left out, as {data} is no folder and no .zip of image files')
     limit = None if eps is None else parse_eps(eps)
-    options = dict(budget=budget, eps=limit, size=size or networks[0].size, seed=seed, tell=print)
+    options = dict(budget=budget, eps=limit, size=size, seed=seed, tell=print)
     reports = [inspection.inspect(found, data, **options) for found in networks]
     for report in reports:
         print(report, end='\n\n')
@@ -81,5 +79,6 @@ def compare(
     if len(models) != 2:
         raise ValueError(f'{len(models)} networks; expected two, or one for freqnb inspect')
     check_choice('budget', budget, MINUTES)
-    pair = [_found(word, None, labels) for word in models]
+    first, second = (_found(word, None, labels) for word in models)
+    pair = [first, replace(second, size=first.size)]
     return _inspected(pair, _page(out, models), data, budget, eps, size, seed)

@@ -21,7 +21,7 @@ import freqnb
 from .basics import Network, check_choice, pick_device
 from .corruption_spectra import corruption_spectra, mean_frequency
 from .corruptions import BENCHMARK
-from .data import Images, Splits, StreamedImages, load
+from .data import NAMES, Images, Splits, StreamedImages, load
 from .ensemble import Budget
 from .evaluate import coefficient_shares, corruption_accuracy, frequency_sweep, high_coefficients
 from .frequency_attacks import Band, band_noise, band_pgd, ring_bands, robust_by_band
@@ -302,17 +302,19 @@ def default_eps(
     return (2 if min(x.shape[-2:]) >= 64 else 8) / 255
 
 # %% ../nbs/api/09_inspection.ipynb #40a9b9f1
-def _images_of(images:Any, n:int, size:int|None)->tuple[Images|StreamedImages,list[str]]:
-    "A set to measure on, and what a reader must know of it"
+def _images_of(images:Any, n:int, size:int|None, own:int|None)->tuple[Images|StreamedImages,list[str]]:
+    "A set to measure on, and what a reader must know of it; image files come in the network's `own` size"
     if isinstance(images, Splits):
         images = images.test
     if isinstance(images, Images | StreamedImages):
+        if size is not None:
+            raise ValueError(f'size is {size}; expected None, {images.name} has a size of its own')
         return images.take(min(n, len(images))), []
     path = Path(images).expanduser()
-    if path.is_dir():
-        found, lost = readable_images(path, n, size)
+    if images not in NAMES and path.is_dir():
+        found, lost = readable_images(path, n, size or own)
         return found, [f'left out: {each}' for each in lost]
-    test = load(images, valid=0, size=size if path.suffix == '.zip' else None).test
+    test = load(images, valid=0, size=size or own if path.suffix == '.zip' else size).test
     return test.take(min(n, len(test))), []
 
 # %% ../nbs/api/09_inspection.ipynb #0762e85b
@@ -352,7 +354,7 @@ def _asked(model:Network|str|Found)->Found:
 # %% ../nbs/api/09_inspection.ipynb #b5284cba
 def _case(found:Found, images:Any, minutes:float, eps:float|None, size:int|None, seed:int)->tuple[_Case,str,list[str]]:
     "What to look at, the name of the images, and what a reader must know"
-    chosen, notes = _images_of(images, 4000, size or found.size)
+    chosen, notes = _images_of(images, 4000, size, found.size)
     device = pick_device()
     if isinstance(found.model, nn.Module):
         found.model.to(device)

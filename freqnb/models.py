@@ -193,11 +193,7 @@ def create(
     if conv != 'plain':
         to_dct(net, CONVOLUTIONS[conv], basis, inplace=True)
 
-    mean = [0.5] * channels if mean is None else mean
-    std = [0.25] * channels if std is None else std
-    if not all(value <= 1 for value in (*mean, *std)):
-        raise ValueError(f'mean is {mean}, std is {std}; expected those of pixels in [0, 1]: divide by 255 what is not')
-    normalize = Normalize(mean, std)
+    normalize = Normalize(mean or [0.5] * channels, std or [0.25] * channels)
     _refuse_lazy(name, net)
     return nn.Sequential(OrderedDict(normalize=normalize, **dict(net.named_children())))
 
@@ -323,8 +319,8 @@ def _take_logits(output:Any)->Any:
 def _channel_values(name:str, values:float|Sequence[float])->list[float]:
     "A number for each channel, of pixels in [0, 1]"
     values = [float(o) for o in torch.as_tensor(values).flatten()]
-    if not values or not all(0 <= o <= 1 for o in values) or (name == 'std' and min(values) <= 0):
-        hint = '; divide what belongs to pixels from 0 to 255 by 255' if max(values, default=0) > 1 else ''
+    if not all(0 <= o <= 1 for o in values) or (name == 'std' and min(values) <= 0):
+        hint = '; divide what belongs to pixels from 0 to 255 by 255' if max(values) > 1 else ''
         above = 'above 0 and up to 1' if name == 'std' else 'from 0 to 1'
         raise ValueError(f'{name} is {values}; expected a number for each channel, {above}{hint}')
     return values

@@ -35,9 +35,9 @@ class Normalize(nn.Module):
         std:Sequence[float], # One number a channel
     ):
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
+        if len(mean) != len(std) or not all(o <= 1 for o in mean) or not all(0 < o <= 1 for o in std):
             raise ValueError(
-                f'expected a mean and a positive std for each channel, got mean={mean}, std={std}'
+                f'expected a mean and a positive std for each channel, of pixels in [0, 1], got mean={mean}, std={std}'
             )
         for name, values in dict(mean=mean, std=std).items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1))

@@ -120,11 +120,11 @@ def _check_data(data:str)->None:
         )
 
 # %% ../nbs/api/04_recipe.ipynb #5a0e77d1
-_SHARES = ('warmup', 'dropout', 'label_smoothing')
-_WHOLE = ('seed', 'width', 'kernel', 'images', 'epochs', 'batch_size', 'pad')
+_SHARES = ('warmup', 'dropout', 'label_smoothing', 'swa')
+_WHOLE = ('seed', 'width', 'kernel', 'images', 'epochs', 'pad')
 _AMOUNTS = ('lr', 'weight_decay', 'radius')
 _SWITCHES = ('norm', 'flip')
-_MAY_BE_NONE = ('width', 'kernel', 'images', 'radius')
+_MAY_BE_NONE = ('width', 'kernel', 'images', 'radius', 'swa')
 
 # %% ../nbs/api/04_recipe.ipynb #5a0e77d2
 def _is_number(value:Any)->bool:
@@ -175,8 +175,6 @@ def _check_recipe(recipe:Recipe)->None:
             f'band is {recipe.band!r} and radius is {recipe.radius!r}; '
             "expected a radius with band 'low' or 'high', and none with 'all'"
         )
-    if recipe.swa is not None and not 0 <= recipe.swa < 1:
-        raise ValueError(f'swa is {recipe.swa!r}; expected a share of the epochs in [0, 1), or None')
 
 # %% ../nbs/api/04_recipe.ipynb #c35c4c59
 @patch
