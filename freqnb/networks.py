@@ -130,11 +130,16 @@ def resnet9(
         body = nn.Sequential(conv_block(n, n, 1, norm), conv_block(n, n, 1, norm))
         return Residual(body, activation=False)
 
+    def doubled(n):
+        "The maximum before ReLU: the same numbers as after it, from a quarter of the rectifiers"
+        pool = nn.Sequential(nn.MaxPool2d(2), nn.ReLU())
+        return nn.Sequential(conv_block(n, 2 * n, 1, norm, activation=False), pool)
+
     layers = OrderedDict(
         stem=conv_block(channels, width, 1, norm, kernel=kernel),
-        stage1=nn.Sequential(conv_block(width, 2 * width, 1, norm), nn.MaxPool2d(2), pair(2 * width)),
-        stage2=nn.Sequential(conv_block(2 * width, 4 * width, 1, norm), nn.MaxPool2d(2)),
-        stage3=nn.Sequential(conv_block(4 * width, 8 * width, 1, norm), nn.MaxPool2d(2), pair(8 * width)),
+        stage1=doubled(width).append(pair(2 * width)),
+        stage2=doubled(2 * width),
+        stage3=doubled(4 * width).append(pair(8 * width)),
         pool=nn.AdaptiveMaxPool2d(1),
         flatten=nn.Flatten(),
         head=nn.Linear(8 * width, classes),
