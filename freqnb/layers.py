@@ -495,6 +495,8 @@ def _folded_calls(layers:nn.Sequential)->list[Callable]: # As many as `layers` w
     for layer in layers:
         if calls and _folds(calls[-1], layer):
             calls[-1] = _Folded(calls[-1], layer)
+        elif calls and type(calls[-1]) is _Folded and type(layer) is nn.ReLU and _plainly_called(layer):
+            calls.append(torch.relu_)
         else:
             calls.append(layer)
     return calls

@@ -886,6 +886,14 @@ def test_folding_changes_no_prediction(model, folds):
     assert [set(vars(o)) for o in model.modules()] == [set(o) for o in before]
 
 
+def test_what_a_hook_keeps_is_not_written_over():
+    model, kept = settled(block()), []
+    model[2].register_forward_pre_hook(lambda module, given: kept.append(given[0]))
+    with attacking(model):
+        model(images(3, 1, 4, 4, dtype=torch.float64)[0])
+    assert (kept[0] < 0).any()
+
+
 @pytest.mark.parametrize('conv', ['plain', 'WD'])
 @pytest.mark.parametrize('precision', [None, torch.bfloat16])
 def test_a_folded_attack_is_the_same_attack(conv, precision):
