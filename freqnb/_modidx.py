@@ -1386,6 +1386,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'freqnb.recipe': { 'freqnb.recipe.Recipe': ('api/recipe.html#recipe', 'freqnb/recipe.py'),
                                'freqnb.recipe.Recipe.__post_init__': ('api/recipe.html#recipe.__post_init__', 'freqnb/recipe.py'),
                                'freqnb.recipe.Recipe.__str__': ('api/recipe.html#recipe.__str__', 'freqnb/recipe.py'),
+                               'freqnb.recipe.Recipe.epoch_steps': ('api/recipe.html#recipe.epoch_steps', 'freqnb/recipe.py'),
                                'freqnb.recipe._Subject': ('api/recipe.html#_subject', 'freqnb/recipe.py'),
                                'freqnb.recipe._check_data': ('api/recipe.html#_check_data', 'freqnb/recipe.py'),
                                'freqnb.recipe._check_numbers': ('api/recipe.html#_check_numbers', 'freqnb/recipe.py'),

@@ -303,13 +303,11 @@ def passes_of(self:_Measured, objective:Objective|Phases, recipe:Recipe, network
 def cost(self:_Measured, recipe:Recipe, train:Images|StreamedImages, objective:Objective|Phases,
          model:OwnNetwork|None)->dict[str,float]:
     "Seconds, bytes and operations of a training"
-    size = recipe.batch_size
-    if len(train) < size:
-        raise ValueError(f'{recipe}: {len(train)} images; expected at least one batch of {size}')
-    x, y = (part.to(self.device) for part in next(iter(train.batches(size))))
+    steps = recipe.epoch_steps(len(train))
+    x, y = (part.to(self.device) for part in next(iter(train.batches(recipe.batch_size))))
     images = (x, y, len(train.classes))
     one, network = self.network(recipe, model, *images)
-    passes = self.passes_of(objective, recipe, network, *images) * ((recipe.images or len(train)) // size)
+    passes = self.passes_of(objective, recipe, network, *images) * steps
     counted = dict(flops=passes * one.flops, calls=passes * one.calls)
     return dict(seconds=passes * one.seconds, size=one.size, **counted)
 
@@ -339,7 +337,7 @@ def costs_of(
         with torch.random.fork_rng([device] if device.type == 'cuda' else []), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             cost = measured.cost(recipe, train, objective, model)
-        steps = (recipe.images or len(train)) // recipe.batch_size * recipe.epochs
+        steps = recipe.epoch_steps(len(train)) * recipe.epochs
         key = _key(recipe, train, objective, model)
         found.append(Cost(key, steps, name=str(name), epochs=recipe.epochs, **cost))
     return found

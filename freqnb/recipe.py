@@ -188,6 +188,18 @@ def __str__(self:Recipe)->str: # Such as 'resnet9 on cifar10, low r=8, seed 0'
     words.append(f'seed {self.seed}')
     return ', '.join(words)
 
+# %% ../nbs/api/04_recipe.ipynb #e90c5a11
+@patch
+def epoch_steps(
+    self:Recipe,
+    images:int, # There are for training
+)->int: # At least 1
+    "Full batches in an epoch, of all images or of the first `Recipe.images`; a ValueError where there is none"
+    images = images if self.images is None else min(images, self.images)
+    if images < self.batch_size:
+        raise ValueError(f'{self}: {images} images; expected at least one batch of {self.batch_size}')
+    return images // self.batch_size
+
 # %% ../nbs/api/04_recipe.ipynb #3301bac9
 SEEDS = dict(smoke=1, demo=1, laptop=3, gpu=3, paper=3)
 

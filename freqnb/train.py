@@ -316,8 +316,7 @@ def _fit(
     architecture = recipe.model if model is None else source_of(model)
     title = _title(recipe, architecture)
     train = splits.train if recipe.images is None else splits.train.take(recipe.images)
-    if len(train) < recipe.batch_size:
-        raise ValueError(f'{title}: {len(train)} images; expected at least one batch of {recipe.batch_size}')
+    steps = recipe.epoch_steps(len(train))
 
     data = dict(name=train.name, fingerprint=train.fingerprint, images=len(train), lossy=train.lossy)
     about = dict(architecture=architecture, classes=len(train.classes), trained_on=data)
@@ -325,7 +324,6 @@ def _fit(
     who = world()
     feed = who.shard(whole, streams=isinstance(train, StreamedImages))
     measure = measure(recipe) if callable(measure) else measure
-    steps = len(train) // recipe.batch_size
     job = _Job(recipe, title, about, feed, splits.valid, measure, device, steps, bar, callback, who)
     with torch.random.fork_rng([device] if device.type == 'cuda' else []):
         x, _ = next(iter(whole(2000)))
