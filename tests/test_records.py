@@ -5,6 +5,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -178,6 +179,15 @@ def test_a_forged_number_shows(run, folder):
     forged['claims'][0]['effect'].update(value=0.9, low=0.8, high=1.0)
     path.write_text(json.dumps(forged))
     assert [row[-1] != 'the same' for row in check(read_record(path)).rows] == [True, False, False, False]
+
+
+def test_the_files_here_say_what_their_intervals_allow():
+    "A reader of the JSON sees the verdict of the site, also after a rule changed"
+    for path in sorted((Path(__file__).parents[1] / 'nbs/records').glob('*/*.json')):
+        written = json.loads(path.read_text(encoding='utf-8'))['claims']
+        for said, claim in zip(written, read_record(path).claims, strict=True):
+            assert said['verdict'] == claim.verdict, (path.name, claim.says)
+            assert said.get('p', claim.p) == pytest.approx(claim.p, abs=1e-9), (path.name, claim.says)
 
 
 def test_added_seeds_decide_alone_and_looks_are_counted(run, folder):
