@@ -391,6 +391,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'freqnb.door.Asked._ask_first': ('api/door.html#asked._ask_first', 'freqnb/door.py'),
                              'freqnb.door._check_built': ('api/door.html#_check_built', 'freqnb/door.py'),
                              'freqnb.door._check_dtype': ('api/door.html#_check_dtype', 'freqnb/door.py'),
+                             'freqnb.door._check_precision': ('api/door.html#_check_precision', 'freqnb/door.py'),
                              'freqnb.door._distance_allowed': ('api/door.html#_distance_allowed', 'freqnb/door.py'),
                              'freqnb.door._speak_of_range': ('api/door.html#_speak_of_range', 'freqnb/door.py'),
                              'freqnb.door.are_probabilities': ('api/door.html#are_probabilities', 'freqnb/door.py'),

@@ -235,6 +235,17 @@ def _ask_first(self:Asked, images:Tensor)->Tensor:
     self.first = False
     return logits
 
+# %% ../nbs/api/02_door.ipynb #2aaf8b70
+def _check_precision(model:Network, images:Tensor, error:RuntimeError)->None:
+    "Refuse a network of half precision that cannot take images of full precision"
+    tensors = model.parameters() if isinstance(model, nn.Module) else ()
+    halves = {o.dtype for o in tensors} & {torch.float16, torch.bfloat16}
+    if halves and 'the same' in str(error):
+        raise ValueError(
+            f'the network computes in {halves.pop()}, and its images are {images.dtype}; expected a network in '
+            'float32 or float64: `model.float()`, or a function that converts its images'
+        ) from error
+
 # %% ../nbs/api/02_door.ipynb #2aaf8b76
 @patch
 def _ask_again(self:Asked, given:Tensor, error:RuntimeError)->Tensor:
@@ -242,6 +253,7 @@ def _ask_again(self:Asked, given:Tensor, error:RuntimeError)->Tensor:
     try:
         logits = self.model(given)
     except RuntimeError:
+        _check_precision(self.model, given, error)
         if 'view size is not compatible' not in str(error):
             raise error from None
         hint = 'use `.flatten(1)` or `.reshape` in place of `.view`'
