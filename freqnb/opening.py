@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from .basics import check_choice
 from .claims import Claim
 from .papers import notebooks_of, title_of
 from .plots import Picture
 from .records import Record, best_committed, records
 from .statistics import Estimate
+from .verdicts import agreement, in_settings
 
 # %% ../nbs/api/08_opening.ipynb #0a11c007
 def _claims_that_say(record:Record, sentences:Sequence[str])->list[Claim]:
@@ -260,6 +262,13 @@ def guess(
     result = f'{told}: {_interval(effect)}); {record.source}, {images}{_networks(effect)}.'
     return Guess(question, list(options), _which(effect.value, options), result, f'{name} {metric}')
 
+# %% ../nbs/api/08_opening.ipynb #0a11c0f8
+def _nearest(claims:Sequence[Claim])->tuple[Claim,str]:
+    "The claim whose setting comes nearest to the paper's, and this setting beside the others"
+    claim = min(claims, key=lambda c: len(c.lacking))
+    others = f'; {agreement(claims)}' if len(claims) > 1 else ''
+    return claim, f'{claim.setting}{others}'
+
 # %% ../nbs/api/08_opening.ipynb #0a11c019
 def door(
     path:str, # The page, from the front page: 'high_frequency/01_split.ipynb'
@@ -269,11 +278,12 @@ def door(
     "A page's question with its answer"
     folder = notebooks_of(path.split('/')[0])[0].parent
     name = re.sub(r'/\d+_', '/', path.removesuffix('.ipynb'))
-    record = best_committed(name)
+    claims = in_settings(name)
     answer, badge = 'Nothing is recorded yet.', ''
-    if record is not None:
-        (claim,) = _claims_that_say(record, [says])
-        answer, badge = f'{_answer(claim)} ({_interval(claim.effect)}).', claim.setting
+    if claims:
+        check_choice('says', says, claims)
+        claim, badge = _nearest(list(claims[says].values()))
+        answer = f'{_answer(claim)} ({_interval(claim.effect)}).'
     shown = picture._repr_mimebundle_()['text/html']
     question = title_of(folder.parent / path)
     return f'### [{question}]({path})\n\n{shown}\n\n{answer} <small class="badge">{escape(badge)}</small>'
