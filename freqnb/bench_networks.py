@@ -199,7 +199,7 @@ def _attacked(recipe:Recipe=_SMALL, n:int=1_000)->tuple[nn.Module,Tensor,Tensor]
     "A trained small network, and the test images among `n` that it gets right"
     splits = load(recipe.data, valid=0)
     feed = partial(batches, splits.train.x, splits.train.y)
-    state = _start(recipe, feed, 10, len(splits.train) // recipe.batch_size * recipe.epochs)
+    state = _start(recipe, feed, 10, recipe.epoch_steps(len(splits.train)) * recipe.epochs)
     generator = torch.Generator().manual_seed(0)
     for _ in range(recipe.epochs):
         epoch = feed(recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True)
@@ -401,7 +401,7 @@ def _peer_to(goal:float, train:Images, test:Images, seed:int)->float:
 def _ours_to(goal:float, train:Images, test:Images, recipe:Recipe)->float:
     "Seconds of training until a recipe reaches `goal`"
     feed = partial(batches, train.x, train.y)
-    state = _start(recipe, feed, len(train.classes), len(train) // recipe.batch_size * recipe.epochs)
+    state = _start(recipe, feed, len(train.classes), recipe.epoch_steps(len(train)) * recipe.epochs)
     generator = torch.Generator().manual_seed(recipe.seed)
     epoch = partial(feed, recipe.batch_size, generator, recipe.pad, recipe.flip, drop_last=True)
     passes = itertools.chain.from_iterable(epoch() for _ in range(recipe.epochs))

@@ -496,7 +496,7 @@ def _folded_calls(layers:nn.Sequential)->list[Callable]: # As many as `layers` w
         if calls and _folds(calls[-1], layer):
             calls[-1] = _Folded(calls[-1], layer)
         elif calls and type(calls[-1]) is _Folded and type(layer) is nn.ReLU and _plainly_called(layer):
-            calls.append(torch.relu_)
+            calls.append(torch.relu_)  # in place: what a fold returns is nobody else's
         else:
             calls.append(layer)
     return calls

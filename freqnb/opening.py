@@ -275,7 +275,7 @@ def door(
     says:str, # The sentence of the claim that answers its question
     picture:Picture, # Drawn by `alt`
 )->str: # Markdown: the question as a link, the picture, the answer, its setting
-    "A page's question with its answer"
+    "A page's question with its answer, in the setting nearest to the paper's"
     folder = notebooks_of(path.split('/')[0])[0].parent
     name = re.sub(r'/\d+_', '/', path.removesuffix('.ipynb'))
     claims = in_settings(name)

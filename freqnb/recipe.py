@@ -197,7 +197,7 @@ def epoch_steps(
     "Full batches in an epoch, of all images or of the first `Recipe.images`; a ValueError where there is none"
     images = images if self.images is None else min(images, self.images)
     if images < self.batch_size:
-        raise ValueError(f'{self}: {images} images; expected at least one batch of {self.batch_size}')
+        raise ValueError(f'{self.data}: {images} images; expected at least one batch of {self.batch_size}')
     return images // self.batch_size
 
 # %% ../nbs/api/04_recipe.ipynb #3301bac9
